@@ -1,0 +1,578 @@
+//! `apply`: what a record does to the state. It cannot refuse, and it is the only way in which state changes.
+//!
+//! Live and on replay the same code runs. Whether a record is allowed is tested before, in [`crate::legal`].
+
+use crate::envelope::{FailureClass, Intent};
+use crate::event::{
+    CancelledBy, Class, Completed, Counts, Created, Event, Name, Record, RetryScheduled,
+    SkipReason, Which,
+};
+use crate::id::{split_attempt_key, split_report_key};
+use crate::order;
+use crate::plan::{Join, On, Reports, TimeoutPolicy};
+use crate::state::{Configured, Coordination, Ended, Report, State, Step, StepState, Stop};
+
+/// Key of an identity within its step.
+pub(crate) fn identity_key(attempt: u32, intent: Intent, part: &str) -> String {
+    format!("{attempt}:{}:{part}", intent.name())
+}
+
+/// Applies a record whose line hashes to `hash`.
+pub(crate) fn apply(state: &mut State, record: &Record, hash: String) {
+    state.head.seq = record.seq;
+    state.head.hash = hash;
+    state.now_ms = record.at_ms;
+    match &record.event {
+        Event::Genesis(data) => configure(state, record, &data.config, &data.config_digest),
+        Event::Configured(data) => configure(state, record, &data.config, &data.config_digest),
+        Event::Created(data) => create(state, record, data),
+        Event::MessageAcknowledged(data) => acknowledge_report(state, record, &data.key),
+        Event::Undelivered(data) => give_up_report(state, record, &data.key),
+        Event::Redelivered(data) => {
+            redeliver(state, record, &data.key, data.delivery, data.next_due_ms)
+        }
+        Event::CancelRequested(data) => request_cancel(state, record, data.grace_until_ms),
+        Event::Terminal(data) => {
+            let id = record.coordination_id.as_deref().unwrap_or_default();
+            let ended = Ended {
+                terminal: data.terminal,
+                reason: data.reason,
+                seq: record.seq,
+            };
+            state.edit_coordination(id, &mut |coordination| {
+                coordination.ended = Some(ended.clone())
+            });
+            add_report(state, id, record, None, None);
+        }
+        Event::Dispatched(_)
+        | Event::Acknowledged(_)
+        | Event::Progress(_)
+        | Event::Completed(_)
+        | Event::Failed(_)
+        | Event::TimedOut(_)
+        | Event::RetryScheduled(_)
+        | Event::Cancelled(_)
+        | Event::Skipped(_)
+        | Event::InputLate(_)
+        | Event::InputRejected(_) => apply_step(state, record),
+    }
+}
+
+fn configure(state: &mut State, record: &Record, config: &crate::config::Config, digest: &str) {
+    state
+        .index
+        .slots
+        .set_widths(config.max_in_flight, config.session_in_flight);
+    state.configured = Some(Configured {
+        config: config.clone(),
+        digest: digest.to_owned(),
+        seq: record.seq,
+    });
+}
+
+fn create(state: &mut State, record: &Record, data: &Created) {
+    let mut plan = data.plan.clone();
+    let defs = order::sort(std::mem::take(&mut plan.steps), |a, b| {
+        a.step_id.cmp(&b.step_id)
+    });
+    let mut children: Vec<Vec<(usize, On)>> = vec![Vec::new(); defs.len()];
+    for (child, def) in defs.iter().enumerate() {
+        for dependency in &def.depends_on {
+            if let Ok(parent) = defs.binary_search_by(|def| def.step_id.cmp(&dependency.step_id)) {
+                children[parent].push((child, dependency.on));
+            }
+        }
+    }
+    let payload_bytes = defs.iter().map(crate::plan::Step::payload_bytes).sum();
+    let open_cleanup = defs.iter().filter(|def| def.cleanup).count();
+    let open_work = defs.len() - open_cleanup;
+    let steps = defs
+        .into_iter()
+        .zip(children)
+        .map(|(def, children)| new_step(def, children, record))
+        .collect();
+    let config = state.config();
+    let coordination = Coordination {
+        id: Name::from(plan.coordination_id.as_str()),
+        owner: Name::from(plan.owner_session.as_str()),
+        cancel_grace_ms: plan
+            .cancel_grace_ms
+            .or(config.map(|c| c.cancel_grace_ms))
+            .unwrap_or_default(),
+        cleanup_grace_ms: plan
+            .cleanup_grace_ms
+            .or(config.map(|c| c.cleanup_grace_ms))
+            .unwrap_or_default(),
+        plan,
+        plan_digest: data.plan_digest.clone(),
+        rules: data.rules,
+        created_seq: record.seq,
+        created_ms: record.at_ms,
+        steps,
+        cancel: None,
+        trip: None,
+        expired: None,
+        cancel_bit: false,
+        retries_used: 0,
+        last_end_seq: record.seq,
+        counts: Counts::default(),
+        open_work,
+        open_cleanup,
+        ended: None,
+        reports: Vec::new(),
+        payload_bytes,
+        skippable: Vec::new(),
+    };
+    state.insert(coordination);
+}
+
+fn new_step(def: crate::plan::Step, children: Vec<(usize, On)>, record: &Record) -> Step {
+    let state = if def.depends_on.is_empty() {
+        StepState::Ready
+    } else {
+        StepState::Pending
+    };
+    Step {
+        id: Name::from(def.step_id.as_str()),
+        session: Name::from(def.target_session.as_str()),
+        def,
+        children,
+        fired: 0,
+        dead: 0,
+        state,
+        attempt: 1,
+        ready_seq: record.seq,
+        ready_ms: record.at_ms,
+        dispatched_seq: 0,
+        dispatched_ms: 0,
+        last_seq: record.seq,
+        deadline_ms: 0,
+        ack_due_ms: None,
+        delivery: 0,
+        retries: 0,
+        free_retries: 0,
+        ended: Vec::new(),
+        skipped: None,
+        class: None,
+        code: None,
+        message: None,
+        cancel: None,
+        identities: Vec::new(),
+        kept: Vec::new(),
+    }
+}
+
+/// Applies a record of one step.
+fn apply_step(state: &mut State, record: &Record) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    let step_id = record.step_id.as_deref().unwrap_or_default();
+    let Some(index) = state.coordination(id).step_index(step_id) else {
+        return;
+    };
+    let attempt = record.attempt.unwrap_or(1);
+    let seq = record.seq;
+    let remember = |step: &mut Step, part: &str, digest: &str| {
+        step.remember(identity_key(attempt, Intent::Report, part), digest, seq);
+    };
+    match &record.event {
+        Event::Dispatched(data) => {
+            state.last_owner = Some(state.coordination(id).owner.clone());
+            state.edit_step(id, index, &mut |step| {
+                step.state = StepState::Dispatched;
+                step.dispatched_seq = seq;
+                step.dispatched_ms = record.at_ms;
+                step.last_seq = seq;
+                step.deadline_ms = data.deadline_ms;
+                step.ack_due_ms = data.ack_deadline_ms;
+                step.delivery = 1;
+            });
+        }
+        Event::Acknowledged(data) => state.edit_step(id, index, &mut |step| {
+            step.state = StepState::Acknowledged;
+            step.last_seq = seq;
+            step.remember(
+                identity_key(attempt, Intent::Ack, ""),
+                &data.content_digest,
+                seq,
+            );
+        }),
+        Event::Progress(data) => state.edit_step(id, index, &mut |step| {
+            step.state = StepState::Acknowledged;
+            step.last_seq = seq;
+            remember(
+                step,
+                &format!("progress:{}", data.number),
+                &data.content_digest,
+            );
+        }),
+        Event::Completed(data) => {
+            let end = |step: &mut Step| {
+                step.state = StepState::Completed;
+                remember(step, "end", &data.content_digest);
+            };
+            end_step(
+                state,
+                id,
+                index,
+                record,
+                &end,
+                &|counts| counts.completed += 1,
+                Some(data),
+            );
+        }
+        Event::Failed(data) => {
+            let end = |step: &mut Step| {
+                step.state = StepState::Failed;
+                step.class = Some(match data.class {
+                    Class::Retryable => FailureClass::Retryable,
+                    Class::Permanent => FailureClass::Permanent,
+                    Class::Unknown | Class::Timeout | Class::HostLost => FailureClass::Unknown,
+                });
+                step.code = Some(data.code.clone());
+                step.message = Some(data.message.clone());
+                if let Some(digest) = &data.content_digest {
+                    remember(step, "end", digest);
+                }
+            };
+            end_step(
+                state,
+                id,
+                index,
+                record,
+                &end,
+                &|counts| counts.failed += 1,
+                None,
+            );
+        }
+        Event::TimedOut(data) => {
+            let end = |step: &mut Step| {
+                step.state = StepState::TimedOut;
+                step.code = Some("timeout".into());
+                step.message = Some(format!("no end before {}", data.deadline_ms));
+            };
+            end_step(
+                state,
+                id,
+                index,
+                record,
+                &end,
+                &|counts| counts.timed_out += 1,
+                None,
+            );
+        }
+        Event::Cancelled(data) => {
+            let end = |step: &mut Step| {
+                step.state = StepState::Cancelled;
+                if let Some(digest) = &data.content_digest {
+                    remember(step, "end", digest);
+                }
+            };
+            end_step(
+                state,
+                id,
+                index,
+                record,
+                &end,
+                &|counts| counts.cancelled += 1,
+                None,
+            );
+        }
+        Event::Skipped(data) => {
+            let end = |step: &mut Step| {
+                step.state = StepState::Skipped;
+                step.skipped = Some(data.reason);
+            };
+            end_step(
+                state,
+                id,
+                index,
+                record,
+                &end,
+                &|counts| counts.skipped += 1,
+                None,
+            );
+        }
+        Event::RetryScheduled(data) => schedule_retry(state, id, index, record, data),
+        Event::InputLate(data) => state.edit_step(id, index, &mut |step| {
+            step.keep(attempt, |kept| kept.late += 1);
+            step.remember(
+                identity_key(attempt, data.intent, &data.part),
+                &data.content_digest,
+                seq,
+            );
+        }),
+        Event::InputRejected(_) => state.edit_step(id, index, &mut |step| {
+            step.keep(attempt, |kept| kept.rejected += 1);
+        }),
+        _ => {}
+    }
+}
+
+/// A step reached one of its five finals.
+fn end_step(
+    state: &mut State,
+    id: &str,
+    index: usize,
+    record: &Record,
+    end: &dyn Fn(&mut Step),
+    count: &dyn Fn(&mut Counts),
+    result: Option<&Completed>,
+) {
+    state.edit_step(id, index, &mut |step| {
+        end(step);
+        step.ended.push(record.seq);
+        step.last_seq = record.seq;
+    });
+    let cleanup = state.coordination(id).steps[index].def.cleanup;
+    state.step_ended(id, cleanup, count);
+    let coordination = state.live.get_mut(id).expect("the coordination is live");
+    order::remove(&mut coordination.skippable, &index);
+    coordination.last_end_seq = record.seq;
+    note_stop(state, id, index, record);
+    resolve_edges(state, id, index, record);
+    let ended = state.coordination(id).steps[index].state;
+    let wanted = match state.coordination(id).plan.reports {
+        Reports::End => false,
+        Reports::Failures => matches!(ended, StepState::Failed | StepState::TimedOut),
+        Reports::All => true,
+    };
+    if wanted {
+        add_report(state, id, record, Some(index), result);
+    }
+}
+
+/// A step's end may be the first sign of a stop: the failure policy trips, or the plan's deadline has passed.
+fn note_stop(state: &mut State, id: &str, index: usize, record: &Record) {
+    let coordination = state.coordination(id);
+    let step = &coordination.steps[index];
+    let at = |grace_ms: u64| {
+        Some(Stop {
+            seq: record.seq,
+            at_ms: record.at_ms,
+            grace_until_ms: record.at_ms.saturating_add(grace_ms),
+        })
+    };
+    match &record.event {
+        Event::Cancelled(data)
+            if data.by == CancelledBy::Cancel && step.cancel.is_none() && !step.def.cleanup =>
+        {
+            state.edit_coordination(id, &mut |coordination| coordination.cancel_bit = true);
+        }
+        Event::TimedOut(data) if data.which == Which::Plan => expire(state, id, at(0)),
+        Event::Skipped(data) if data.reason == SkipReason::PlanDeadline && !step.def.cleanup => {
+            expire(state, id, at(0))
+        }
+        Event::Failed(_) | Event::TimedOut(_) if trips(coordination, index) => {
+            let stop = at(coordination.cancel_grace_ms);
+            state.edit_coordination(id, &mut |coordination| coordination.trip = stop);
+        }
+        _ => {}
+    }
+}
+
+fn expire(state: &mut State, id: &str, stop: Option<Stop>) {
+    if state.coordination(id).expired.is_none() {
+        state.edit_coordination(id, &mut |coordination| coordination.expired = stop);
+    }
+}
+
+/// whether the failure of this step stops the plan.
+fn trips(coordination: &Coordination, index: usize) -> bool {
+    let step = &coordination.steps[index];
+    if coordination.is_stopping() || step.def.cleanup || coordination.has_fallback(step) {
+        return false;
+    }
+    // A fallback stands in for the step that it falls back for, however many of them follow each other.
+    let mut seen = vec![false; coordination.steps.len()];
+    let mut open = vec![index];
+    while let Some(index) = open.pop() {
+        let step = &coordination.steps[index];
+        if coordination.plan.failure_policy.timeout_policy == TimeoutPolicy::FailFast
+            || step.def.required
+        {
+            return true;
+        }
+        for dependency in step
+            .def
+            .depends_on
+            .iter()
+            .filter(|dependency| dependency.on == On::Failure)
+        {
+            let Some(parent) = coordination.step_index(&dependency.step_id) else {
+                continue;
+            };
+            let failed = matches!(
+                coordination.steps[parent].state,
+                StepState::Failed | StepState::TimedOut
+            );
+            if failed && !std::mem::replace(&mut seen[parent], true) {
+                open.push(parent);
+            }
+        }
+    }
+    false
+}
+
+/// Tells the steps that depend on this one how it ended.
+fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
+    let parent = &state.coordination(id).steps[index];
+    let ended = parent.state;
+    for (child, on) in parent.children.clone() {
+        let fires = match on {
+            On::Success => ended == StepState::Completed,
+            On::Failure => matches!(ended, StepState::Failed | StepState::TimedOut),
+            On::Always => true,
+        };
+        let step = &state.coordination(id).steps[child];
+        let (fired, dead) = (
+            step.fired + usize::from(fires),
+            step.dead + usize::from(!fires),
+        );
+        let all = step.def.depends_on.len();
+        let pending = step.state == StepState::Pending;
+        let (ready, hopeless) = match step.def.join {
+            Join::All => (fired == all, dead > 0),
+            Join::Any => (fired > 0, dead == all),
+        };
+        state.edit_step(id, child, &mut |step| {
+            (step.fired, step.dead) = (fired, dead);
+            if pending && ready {
+                step.state = StepState::Ready;
+                step.ready_seq = record.seq;
+                step.ready_ms = record.at_ms;
+            }
+        });
+        if pending && hopeless {
+            let coordination = state.live.get_mut(id).expect("the coordination is live");
+            order::insert(&mut coordination.skippable, child);
+        }
+    }
+}
+
+fn schedule_retry(
+    state: &mut State,
+    id: &str,
+    index: usize,
+    record: &Record,
+    data: &RetryScheduled,
+) {
+    let attempt = record.attempt.unwrap_or(1);
+    if !data.free {
+        state
+            .live
+            .get_mut(id)
+            .expect("the coordination is live")
+            .retries_used += 1;
+    }
+    state.edit_step(id, index, &mut |step| {
+        step.state = StepState::RetryWait;
+        step.ended.push(record.seq);
+        step.last_seq = record.seq;
+        step.attempt = data.next_attempt;
+        step.ready_seq = record.seq;
+        step.ready_ms = data.due_ms;
+        step.ack_due_ms = None;
+        step.delivery = 0;
+        step.code = Some(data.code.clone());
+        step.message = Some(data.message.clone());
+        if data.free {
+            step.free_retries += 1;
+        } else {
+            step.retries += 1;
+        }
+        if let Some(digest) = &data.content_digest {
+            step.remember(
+                identity_key(attempt, Intent::Report, "end"),
+                digest,
+                record.seq,
+            );
+        }
+    });
+}
+
+fn request_cancel(state: &mut State, record: &Record, grace_until_ms: u64) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    let stop = Some(Stop {
+        seq: record.seq,
+        at_ms: record.at_ms,
+        grace_until_ms,
+    });
+    match record
+        .step_id
+        .as_deref()
+        .and_then(|step_id| state.coordination(id).step_index(step_id))
+    {
+        Some(index) => state.edit_step(id, index, &mut |step| step.cancel = stop),
+        None => state.edit_coordination(id, &mut |coordination| coordination.cancel = stop),
+    }
+}
+
+fn redeliver(state: &mut State, record: &Record, key: &str, delivery: u32, next_due_ms: u64) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    if let Some(seq) = split_report_key(key) {
+        state.edit_report(id, seq, &mut |report| {
+            report.map(|report| Report {
+                delivery,
+                next_due_ms: Some(next_due_ms),
+                ..report
+            })
+        });
+        return;
+    }
+    let index = split_attempt_key(key)
+        .and_then(|(_, step_id, _)| state.coordination(id).step_index(step_id));
+    if let Some(index) = index {
+        state.edit_step(id, index, &mut |step| {
+            step.delivery = delivery;
+            step.ack_due_ms = Some(next_due_ms);
+        });
+    }
+}
+
+/// Notes that the owner is to be told of this record.
+fn add_report(
+    state: &mut State,
+    id: &str,
+    record: &Record,
+    step: Option<usize>,
+    result: Option<&Completed>,
+) {
+    let wait_ms = state.config().map_or(0, |config| config.ack_timeout_ms);
+    let report = Report {
+        step,
+        attempt: record.attempt.unwrap_or_default(),
+        at_ms: record.at_ms,
+        delivery: 1,
+        next_due_ms: Some(record.at_ms + wait_ms),
+        result: result.cloned(),
+    };
+    state.edit_report(id, record.seq, &mut |_| Some(report.clone()));
+}
+
+fn acknowledge_report(state: &mut State, record: &Record, key: &str) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    let Some(seq) = split_report_key(key) else {
+        return;
+    };
+    if let Some(closed) = state.closed.get_mut(id) {
+        closed.undelivered.retain(|(of, _)| *of != seq);
+        state.index.reports.remove(&seq);
+        return;
+    }
+    state.edit_report(id, seq, &mut |_| None);
+    state.close_if_done(id);
+}
+
+fn give_up_report(state: &mut State, record: &Record, key: &str) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    let Some(seq) = split_report_key(key) else {
+        return;
+    };
+    state.edit_report(id, seq, &mut |report| {
+        report.map(|report| Report {
+            next_due_ms: None,
+            ..report
+        })
+    });
+    state.close_if_done(id);
+}

@@ -1,0 +1,566 @@
+//! Canonical JSON: one text for one value, written and read.
+//!
+//! Members stand in the order of their declaration, absent ones are left out, and of the characters only `"`, `\`, those
+//! below 0x20 and 0x7f are escaped. Reading accepts exactly what writing gives, so a line that was not written by this
+//! codec does not pass. JSON from outside, in any order and with white space, is read in [`crate::read`].
+//!
+//! serde is not used here: a codec for one known form is a third of the size of a general one, and the component has to
+//! be small.
+
+use crate::digest::sha256_hex;
+use crate::limit::INTEGER_MAX;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A value that has a canonical text.
+pub trait Write {
+    /// Appends the canonical text.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+/// A value that can be read from its canonical text.
+pub trait Read: Sized {
+    /// Takes the value off the front of the input. Where that is not canonical the input is marked as failed, and what is
+    /// answered means nothing; one test at the end serves for all members.
+    fn read(input: &mut Input<'_>) -> Self;
+}
+
+/// Canonical JSON of a value.
+#[must_use]
+pub fn canonical<T: Write + ?Sized>(value: &T) -> String {
+    let mut bytes = Vec::with_capacity(256);
+    value.write(&mut bytes);
+    text_of(bytes)
+}
+
+/// SHA-256 over the canonical JSON of a value.
+#[must_use]
+pub fn digest<T: Write + ?Sized>(value: &T) -> String {
+    let mut bytes = Vec::with_capacity(256);
+    value.write(&mut bytes);
+    sha256_hex(&[&bytes])
+}
+
+/// Reads a whole canonical text.
+///
+/// # Errors
+/// Where it stops being canonical.
+pub fn parse<T: Read>(text: &str) -> Result<T, Malformed> {
+    let mut input = Input::new(text);
+    let value = T::read(&mut input);
+    input.end().map(|()| value)
+}
+
+/// What a codec wrote, as text.
+pub(crate) fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("the codec writes UTF-8")
+}
+
+/// Where a text stops being canonical, and what was expected there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Offset in bytes.
+    pub at: usize,
+    /// What was expected.
+    pub expected: &'static str,
+}
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at byte {}: {} is expected", self.at, self.expected)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// A text that is being read from its front. Once it failed, nothing more is taken off it.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    text: &'a str,
+    at: usize,
+    failed: Option<Malformed>,
+}
+
+impl<'a> Input<'a> {
+    /// The whole text.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            at: 0,
+            failed: None,
+        }
+    }
+
+    /// Marks the input as failed at the present place; the first mark stays.
+    pub fn fail(&mut self, expected: &'static str) {
+        let at = self.at;
+        self.failed.get_or_insert(Malformed { at, expected });
+        self.at = self.text.len();
+    }
+
+    /// Where the input failed, if it did.
+    #[must_use]
+    pub fn failed(&self) -> Option<Malformed> {
+        self.failed
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
+    /// Whether the input goes on with these bytes; takes them if so.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let found = self.rest().starts_with(bytes);
+        if found {
+            self.at += bytes.len();
+        }
+        found
+    }
+
+    /// Takes one byte that must stand here.
+    pub(crate) fn byte(&mut self, byte: u8, expected: &'static str) {
+        if !self.take(&[byte]) {
+            self.fail(expected);
+        }
+    }
+
+    /// Whether an object goes on with this member; takes its name if so. `first` is true until one was taken.
+    pub fn member(&mut self, first: &mut bool, name: &str) -> bool {
+        let rest = self.rest();
+        let comma = usize::from(!*first);
+        let end = comma + name.len() + 3;
+        let found = rest.len() > end
+            && (*first || rest[0] == b',')
+            && rest[comma] == b'"'
+            && &rest[comma + 1..comma + 1 + name.len()] == name.as_bytes()
+            && &rest[end - 2..end] == b"\":";
+        if found {
+            self.at += end;
+            *first = false;
+        }
+        found
+    }
+
+    /// Takes the name of a member that must be there.
+    pub fn required(&mut self, first: &mut bool, name: &'static str) {
+        if !self.member(first, name) {
+            self.fail(name);
+        }
+    }
+
+    /// Takes a list, entry by entry.
+    fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
+        self.byte(b'[', "a list");
+        if self.take(b"]") {
+            return;
+        }
+        while self.failed.is_none() {
+            entry(self);
+            if self.take(b"]") {
+                return;
+            }
+            self.byte(b',', "a comma or the end of the list");
+        }
+    }
+
+    /// Takes a text; borrowed where nothing in it is escaped.
+    pub(crate) fn string(&mut self) -> Cow<'a, str> {
+        let special = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20 || *byte == 0x7f;
+        let mut text = Cow::Borrowed("");
+        self.byte(b'"', "a text");
+        while self.failed.is_none() {
+            let from = self.at;
+            let Some(len) = self.rest().iter().position(special) else {
+                self.fail("the end of a text");
+                break;
+            };
+            self.at += len;
+            text += &self.text[from..self.at];
+            if self.take(b"\"") {
+                return text;
+            }
+            text.to_mut().push(self.escape());
+        }
+        Cow::Borrowed("")
+    }
+
+    fn escape(&mut self) -> char {
+        let rest = self.rest();
+        for byte in (0..0x20_u8).chain([b'"', b'\\', 0x7f]) {
+            let mut form = Vec::with_capacity(6);
+            write_escape(byte, &mut form);
+            if rest.starts_with(&form) {
+                self.at += form.len();
+                return char::from(byte);
+            }
+        }
+        self.fail("an escape in its one form");
+        ' '
+    }
+
+    fn integer(&mut self, max: u64) -> u64 {
+        let digits = self
+            .rest()
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        let text = &self.text[self.at..self.at + digits];
+        let zero_led = digits > 1 && text.starts_with('0');
+        match text.parse() {
+            Ok(value) if value <= max && !zero_led => {
+                self.at += digits;
+                value
+            }
+            _ => {
+                self.fail("a whole number within its bound");
+                0
+            }
+        }
+    }
+
+    /// Nothing may be left, and nothing may have failed.
+    ///
+    /// # Errors
+    /// The first place where the text is not canonical.
+    pub fn end(&mut self) -> Result<(), Malformed> {
+        if self.at < self.text.len() {
+            self.fail("the end");
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Begins a member of an object: its opening brace or a comma, and its name.
+pub fn write_name(out: &mut Vec<u8>, first: &mut bool, name: &str) {
+    out.push(if *first { b'{' } else { b',' });
+    *first = false;
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// Ends an object.
+pub fn write_end(out: &mut Vec<u8>, first: bool) {
+    if first {
+        out.push(b'{');
+    }
+    out.push(b'}');
+}
+
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x0c => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.push(DIGITS[usize::from(byte >> 4)]);
+            out.push(DIGITS[usize::from(byte & 15)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+impl Write for str {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        let mut rest = self.as_bytes();
+        let special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0x7f) || *byte < 0x20;
+        while let Some(at) = rest.iter().position(special) {
+            out.extend_from_slice(&rest[..at]);
+            write_escape(rest[at], out);
+            rest = &rest[at + 1..];
+        }
+        out.extend_from_slice(rest);
+        out.push(b'"');
+    }
+}
+
+impl Write for u64 {
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut digits = [0_u8; 20];
+        let mut at = digits.len();
+        let mut rest = *self;
+        loop {
+            at -= 1;
+            // A remainder of ten fits.
+            digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(&digits[at..]);
+    }
+}
+
+impl Read for u64 {
+    fn read(input: &mut Input<'_>) -> Self {
+        input.integer(INTEGER_MAX)
+    }
+}
+
+macro_rules! narrower_integers {
+    ($($type:ty)*) => { $(
+        impl Write for $type {
+            fn write(&self, out: &mut Vec<u8>) {
+                (*self as u64).write(out);
+            }
+        }
+        impl Read for $type {
+            fn read(input: &mut Input<'_>) -> Self {
+                // No wider than the type, so the conversion keeps the value.
+                input.integer(INTEGER_MAX.min(Self::MAX as u64)) as Self
+            }
+        }
+    )* };
+}
+
+narrower_integers!(u32 usize);
+
+impl Write for bool {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if *self { b"true" } else { b"false" });
+    }
+}
+
+impl Read for bool {
+    fn read(input: &mut Input<'_>) -> Self {
+        let value = input.take(b"true");
+        if !value && !input.take(b"false") {
+            input.fail("true or false");
+        }
+        value
+    }
+}
+
+macro_rules! texts {
+    ($($type:ty)*) => { $(
+        impl Write for $type {
+            fn write(&self, out: &mut Vec<u8>) {
+                str::write(self, out);
+            }
+        }
+        impl Read for $type {
+            fn read(input: &mut Input<'_>) -> Self {
+                input.string().into()
+            }
+        }
+    )* };
+}
+
+texts!(String Arc<str>);
+
+impl<T: Write + ?Sized> Write for &T {
+    fn write(&self, out: &mut Vec<u8>) {
+        (**self).write(out);
+    }
+}
+
+/// A list, entry by entry.
+pub(crate) fn write_list<T: Write>(entries: impl Iterator<Item = T>, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, entry) in entries.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        entry.write(out);
+    }
+    out.push(b']');
+}
+
+impl<T: Write> Write for [T] {
+    fn write(&self, out: &mut Vec<u8>) {
+        write_list(self.iter(), out);
+    }
+}
+
+impl<T: Write> Write for Vec<T> {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.as_slice().write(out);
+    }
+}
+
+impl<T: Read> Read for Vec<T> {
+    fn read(input: &mut Input<'_>) -> Self {
+        let mut entries = Self::new();
+        input.list(&mut |input| entries.push(T::read(input)));
+        entries
+    }
+}
+
+impl<A: Write, B: Write> Write for (A, B) {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        self.0.write(out);
+        out.push(b',');
+        self.1.write(out);
+        out.push(b']');
+    }
+}
+
+impl<A: Read, B: Read> Read for (A, B) {
+    fn read(input: &mut Input<'_>) -> Self {
+        input.byte(b'[', "a pair");
+        let first = A::read(input);
+        input.byte(b',', "a pair");
+        let second = B::read(input);
+        input.byte(b']', "a pair");
+        (first, second)
+    }
+}
+
+/// Whether a value is the one that an absent member stands for.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Gives a struct its canonical form: its members in order, each `req`uired, `opt`ional (an `Option`, left out if none),
+/// `set` (left out while it has its default) or `skip` (never written). With `write` before the name it can only be written.
+macro_rules! object {
+    (write $type:ident $(<$life:lifetime>)? { $($name:literal: $mode:ident $field:ident,)* }) => {
+        impl $(<$life>)? $crate::codec::Write for $type $(<$life>)? {
+            fn write(&self, out: &mut Vec<u8>) {
+                let mut first = true;
+                $(crate::codec::object!(@write $mode self.$field, $name, first, out);)*
+                $crate::codec::write_end(out, first);
+            }
+        }
+    };
+    ($type:ident { $($name:literal: $mode:ident $field:ident,)* }) => {
+        crate::codec::object!(write $type { $($name: $mode $field,)* });
+        impl $crate::codec::Read for $type {
+            fn read(input: &mut $crate::codec::Input<'_>) -> Self {
+                input.byte(b'{', "an object");
+                let mut first = true;
+                let value = Self { $($field: crate::codec::object!(@read $mode $name, first, input),)* };
+                input.byte(b'}', "a member in its order, or the end of the object");
+                value
+            }
+        }
+    };
+    (@write req $value:expr, $name:literal, $first:ident, $out:ident) => {
+        $crate::codec::write_name($out, &mut $first, $name);
+        $crate::codec::Write::write(&$value, $out);
+    };
+    (@write opt $value:expr, $name:literal, $first:ident, $out:ident) => {
+        if let Some(value) = &$value {
+            $crate::codec::write_name($out, &mut $first, $name);
+            $crate::codec::Write::write(value, $out);
+        }
+    };
+    (@write set $value:expr, $name:literal, $first:ident, $out:ident) => {
+        if !$crate::codec::is_default(&$value) {
+            $crate::codec::write_name($out, &mut $first, $name);
+            $crate::codec::Write::write(&$value, $out);
+        }
+    };
+    (@write skip $value:expr, $name:literal, $first:ident, $out:ident) => {};
+    (@read skip $name:literal, $first:ident, $input:ident) => { Default::default() };
+    (@read req $name:literal, $first:ident, $input:ident) => {{
+        $input.required(&mut $first, $name);
+        $crate::codec::Read::read($input)
+    }};
+    (@read opt $name:literal, $first:ident, $input:ident) => {
+        if $input.member(&mut $first, $name) { Some($crate::codec::Read::read($input)) } else { None }
+    };
+    (@read set $name:literal, $first:ident, $input:ident) => {
+        if $input.member(&mut $first, $name) { $crate::codec::Read::read($input) } else { Default::default() }
+    };
+}
+
+/// Gives an enum without content its words.
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal,)* }) => {
+        impl $type {
+            /// All words, in the order of the variants.
+            #[allow(dead_code)]
+            pub const WORDS: &[&str] = &[$($word),*];
+
+            /// The word that JSON uses.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The variant of a word.
+            #[must_use]
+            pub fn from_name(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+
+        impl $crate::codec::Write for $type {
+            fn write(&self, out: &mut Vec<u8>) {
+                $crate::codec::Write::write(self.name(), out);
+            }
+        }
+
+        impl $crate::codec::Read for $type {
+            fn read(input: &mut $crate::codec::Input<'_>) -> Self {
+                let word = input.string();
+                Self::from_name(&word).unwrap_or_else(|| {
+                    input.fail("a known word");
+                    [$(Self::$variant),*][0]
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use {object, words};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_as_the_ledger_says_and_read_back() {
+        let text = "\"\\\u{8}\u{c}\n\r\t/\u{0}\u{1f}\u{7f}é\u{2028}😀";
+        let json = canonical(text);
+        assert_eq!(
+            json,
+            "\"\\\"\\\\\\b\\f\\n\\r\\t/\\u0000\\u001f\\u007fé\u{2028}😀\""
+        );
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        assert_eq!(parse::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn only_the_canonical_form_is_read() {
+        for wrong in [
+            "\"\\/\"",
+            "\"\\u0041\"",
+            "\"\\u001F\"",
+            "\"\\u000a\"",
+            "\"\u{7f}\"",
+            "\"a\nb\"",
+            "\"a",
+            "\"\\u00",
+        ] {
+            assert!(parse::<String>(wrong).is_err(), "{wrong}");
+        }
+        for wrong in [
+            "01",
+            "-1",
+            "1.0",
+            "1e3",
+            "9007199254740992",
+            "",
+            "18446744073709551616",
+        ] {
+            assert!(parse::<u64>(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse::<u64>("9007199254740991"), Ok(INTEGER_MAX));
+        assert_eq!(parse::<Vec<u32>>("[1,2]"), Ok(vec![1, 2]));
+        for wrong in ["[1, 2]", "[1,]", "[1", "[4294967296]", "[1] "] {
+            assert!(parse::<Vec<u32>>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! SHA-256 as lower-case hexadecimal text.
+//!
+//! Does not say what is hashed; [`crate::codec`] makes the bytes.
+
+use sha2::{Digest, Sha256};
+
+/// The hash before the first record.
+pub const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// SHA-256 of the parts one after another.
+#[must_use]
+pub fn sha256_hex(parts: &[&[u8]]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hex(&hasher.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_empty_text_has_its_known_digest() {
+        let known = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(super::sha256_hex(&[]), known);
+        assert_eq!(
+            super::sha256_hex(&[b"a", b"b"]),
+            super::sha256_hex(&[b"ab"])
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! Effects: what the host is to do after a record is durable.
+//!
+//! They follow from the record and the state after it, so replay, which hands out none, and `reconcile`, which hands
+//! out again what is still out, need nothing but the ledger.
+
+use crate::codec::{self, object};
+use crate::envelope::{DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority};
+use crate::event::{Class, Event, Record};
+use crate::id::{attempt_key, report_key, split_attempt_key, split_report_key};
+use crate::message::{CANCEL_PREFIX, Host, LANE_CONTROL, LANE_DATA, Message, PROBE_PREFIX};
+use crate::state::{Coordination, Report, State, Step, StepState};
+
+/// What is handed to the host after one call.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    messages: Vec<Message>,
+    lane_messages: Vec<Message>,
+    withdrawn: Vec<String>,
+    cancelled: Vec<String>,
+}
+
+impl Effects {
+    fn send(&mut self, message: Message) {
+        match message.delivery_mode {
+            DeliveryMode::AtLeastOnce => self.messages.push(message),
+            DeliveryMode::BestEffort => self.lane_messages.push(message),
+        }
+    }
+
+    /// Hands everything out. A host that is busy gets it again from the next `reconcile`.
+    pub(crate) fn hand_out(self, host: &mut dyn Host) {
+        if !self.messages.is_empty() {
+            let _busy = host.enqueue(&self.messages);
+        }
+        for message in &self.lane_messages {
+            let _busy = host.enqueue_in_lane(message);
+        }
+        if !self.withdrawn.is_empty() {
+            let _busy = host.withdraw(&self.withdrawn);
+        }
+        if !self.cancelled.is_empty() {
+            let _busy = host.cancel(&self.cancelled);
+        }
+    }
+
+    /// Adds what a record that was just applied asks for.
+    pub(crate) fn add(&mut self, state: &State, record: &Record) {
+        let Some(coordination) = record
+            .coordination_id
+            .as_deref()
+            .and_then(|id| state.live.get(id))
+        else {
+            return;
+        };
+        let index = record
+            .step_id
+            .as_deref()
+            .and_then(|step_id| coordination.step_index(step_id));
+        let step = index.map(|index| &coordination.steps[index]);
+        match (&record.event, step) {
+            (Event::Dispatched(_), Some(step)) => self.send(execute(coordination, step)),
+            (Event::Redelivered(data), _) => self.redeliver(state, coordination, &data.key),
+            (Event::RetryScheduled(data), Some(step)) => {
+                // Somebody may still be at work on an attempt that was given up without a word from it.
+                let calls_back = data.class == Class::Timeout || data.code == "undelivered";
+                let attempt = record.attempt.unwrap_or(1);
+                self.end_attempt(coordination, step, attempt, record.at_ms, calls_back);
+            }
+            (Event::Completed(_) | Event::Failed(_), Some(step)) if step.delivery > 0 => {
+                let undelivered = matches!(&record.event, Event::Failed(data) if data.content_digest.is_none()
+                    && data.class == Class::Unknown);
+                self.end_attempt(coordination, step, step.attempt, record.at_ms, undelivered);
+            }
+            (Event::TimedOut(_) | Event::Cancelled(_), Some(step)) if step.delivery > 0 => {
+                self.end_attempt(coordination, step, step.attempt, record.at_ms, true);
+            }
+            (Event::CancelRequested(_), Some(step)) if step.state.is_out() => {
+                self.send(cancel(coordination, step, step.attempt, record.at_ms));
+            }
+            (Event::CancelRequested(_), None) => self.cancel_all(coordination, record.at_ms),
+            _ => {}
+        }
+        if coordination.trip.is_some_and(|stop| stop.seq == record.seq) {
+            self.cancel_all(coordination, record.at_ms);
+        }
+        if let Some(report) = coordination.report(record.seq) {
+            self.send(report_message(state, coordination, record.seq, report));
+        }
+    }
+
+    fn redeliver(&mut self, state: &State, coordination: &Coordination, key: &str) {
+        if let Some(seq) = split_report_key(key) {
+            if let Some(report) = coordination.report(seq) {
+                self.send(report_message(state, coordination, seq, report));
+            }
+            return;
+        }
+        let index =
+            split_attempt_key(key).and_then(|(_, step_id, _)| coordination.step_index(step_id));
+        if let Some(index) = index {
+            self.send(execute(coordination, &coordination.steps[index]));
+        }
+    }
+
+    /// The attempt is over: its message must not be sent any more, and who may still work on it is told.
+    fn end_attempt(
+        &mut self,
+        coordination: &Coordination,
+        step: &Step,
+        attempt: u32,
+        at_ms: u64,
+        calls_back: bool,
+    ) {
+        let key = attempt_key(&coordination.id, &step.id, attempt);
+        match step.def.delivery_mode {
+            DeliveryMode::AtLeastOnce => self.withdrawn.push(key),
+            DeliveryMode::BestEffort => self.cancelled.push(key),
+        }
+        if calls_back {
+            self.send(cancel(coordination, step, attempt, at_ms));
+        }
+    }
+
+    /// Cancel messages for everything that is out and is not cleanup.
+    fn cancel_all(&mut self, coordination: &Coordination, at_ms: u64) {
+        let out = coordination
+            .steps
+            .iter()
+            .filter(|step| step.state.is_out() && !step.def.cleanup);
+        for step in out {
+            self.send(cancel(coordination, step, step.attempt, at_ms));
+        }
+    }
+
+    /// Everything that is out, again, under the same keys and deliveries.
+    pub(crate) fn reconcile(state: &State) -> Self {
+        let mut effects = Self::default();
+        for coordination in state.live.values() {
+            for step in coordination.steps.iter().filter(|step| step.state.is_out()) {
+                let durable = step.def.delivery_mode == DeliveryMode::AtLeastOnce;
+                if durable && step.state == StepState::Dispatched {
+                    effects.send(execute(coordination, step));
+                } else {
+                    effects.send(probe(coordination, step));
+                }
+                if let Some((stop, _)) = coordination.stop_of(step) {
+                    effects.send(cancel(coordination, step, step.attempt, stop.at_ms));
+                }
+            }
+            for (seq, report) in coordination
+                .reports
+                .iter()
+                .filter(|(_, report)| report.next_due_ms.is_some())
+            {
+                effects.send(report_message(state, coordination, *seq, report));
+            }
+        }
+        effects
+    }
+}
+
+/// An envelope to the session of a step, without content.
+fn to_session(
+    coordination: &Coordination,
+    step: &Step,
+    intent: Intent,
+    attempt: u32,
+    at_ms: u64,
+) -> Envelope {
+    Envelope {
+        coordination_id: coordination.id.to_string(),
+        step_id: Some(step.id.to_string()),
+        parent_step_id: step.def.parent_step_id.clone(),
+        attempt: Some(attempt),
+        source_session: coordination.owner.to_string(),
+        target_session: step.session.to_string(),
+        intent,
+        priority: step.def.priority,
+        delivery_mode: step.def.delivery_mode,
+        deadline_ms: None,
+        created_at_ms: at_ms,
+        trace: coordination.plan.trace.clone(),
+        content_type: None,
+        payload: None,
+        payload_ref: None,
+        extensions: Vec::new(),
+        outcome: None,
+        reason: None,
+    }
+}
+
+fn control(prefix: &str, delivery: u32, priority: Priority, envelope: Envelope) -> Message {
+    let (id, step_id) = (
+        &envelope.coordination_id,
+        envelope.step_id.as_deref().unwrap_or_default(),
+    );
+    let key = attempt_key(id, step_id, envelope.attempt.unwrap_or_default());
+    Message {
+        key: format!("{prefix}{key}"),
+        delivery,
+        lane: LANE_CONTROL.into(),
+        priority,
+        delivery_mode: envelope.delivery_mode,
+        deadline_ms: envelope.deadline_ms,
+        envelope,
+    }
+}
+
+fn execute(coordination: &Coordination, step: &Step) -> Message {
+    let envelope = Envelope {
+        deadline_ms: Some(step.deadline_ms),
+        content_type: step.def.content_type.clone(),
+        payload: step.def.payload.clone(),
+        payload_ref: step.def.payload_ref.clone(),
+        ..to_session(
+            coordination,
+            step,
+            Intent::Execute,
+            step.attempt,
+            step.dispatched_ms,
+        )
+    };
+    control("", step.delivery, step.def.priority, envelope)
+}
+
+fn probe(coordination: &Coordination, step: &Step) -> Message {
+    let envelope = Envelope {
+        delivery_mode: DeliveryMode::AtLeastOnce,
+        ..to_session(
+            coordination,
+            step,
+            Intent::Execute,
+            step.attempt,
+            step.dispatched_ms,
+        )
+    };
+    control(PROBE_PREFIX, step.delivery, step.def.priority, envelope)
+}
+
+fn cancel(coordination: &Coordination, step: &Step, attempt: u32, at_ms: u64) -> Message {
+    let envelope = Envelope {
+        delivery_mode: DeliveryMode::AtLeastOnce,
+        priority: Priority::Critical,
+        ..to_session(coordination, step, Intent::Cancel, attempt, at_ms)
+    };
+    control(CANCEL_PREFIX, 1, Priority::Critical, envelope)
+}
+
+/// What a report of the end of a coordination carries.
+struct EndPayload<'a> {
+    terminal: crate::event::TerminalState,
+    reason: Option<crate::event::TerminalReason>,
+    counts: crate::event::Counts,
+    plan_digest: &'a str,
+}
+
+object!(write EndPayload<'a> {
+    "terminal": req terminal,
+    "reason": opt reason,
+    "counts": req counts,
+    "planDigest": req plan_digest,
+});
+
+fn report_message(
+    state: &State,
+    coordination: &Coordination,
+    seq: u64,
+    report: &Report,
+) -> Message {
+    let failed = |class, code: &str, message: &str| {
+        Some(Outcome::Failed {
+            class,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    let mut envelope = Envelope {
+        coordination_id: coordination.id.to_string(),
+        step_id: None,
+        parent_step_id: None,
+        attempt: None,
+        source_session: format!("qm2:{}", state.config().map_or("", |config| &config.domain)),
+        target_session: coordination.owner.to_string(),
+        intent: Intent::Report,
+        priority: coordination.plan.priority,
+        delivery_mode: DeliveryMode::AtLeastOnce,
+        deadline_ms: None,
+        created_at_ms: report.at_ms,
+        trace: coordination.plan.trace.clone(),
+        content_type: None,
+        payload: None,
+        payload_ref: None,
+        extensions: Vec::new(),
+        outcome: Some(Outcome::Completed),
+        reason: None,
+    };
+    if let Some(step) = report.step.map(|index| &coordination.steps[index]) {
+        envelope.step_id = Some(step.id.to_string());
+        envelope.parent_step_id.clone_from(&step.def.parent_step_id);
+        envelope.attempt = Some(report.attempt);
+        envelope.source_session = step.session.to_string();
+        envelope.priority = step.def.priority;
+        let (code, message) = (
+            step.code.as_deref().unwrap_or_default(),
+            step.message.as_deref().unwrap_or_default(),
+        );
+        envelope.outcome = match step.state {
+            StepState::Completed => Some(Outcome::Completed),
+            StepState::Failed => failed(step.class.unwrap_or(FailureClass::Unknown), code, message),
+            StepState::TimedOut => failed(FailureClass::Unknown, code, message),
+            state => failed(
+                FailureClass::Permanent,
+                state.name(),
+                "the step did not run to its end",
+            ),
+        };
+        if let Some(result) = &report.result {
+            envelope.content_type.clone_from(&result.content_type);
+            envelope.payload.clone_from(&result.payload);
+            envelope.payload_ref.clone_from(&result.payload_ref);
+        }
+    } else if let Some(ended) = &coordination.ended {
+        let (terminal, reason) = (ended.terminal, ended.reason);
+        let counts = coordination.counts;
+        let payload = EndPayload {
+            terminal,
+            reason,
+            counts,
+            plan_digest: &coordination.plan_digest,
+        };
+        envelope.content_type = Some("application/json".into());
+        envelope.payload = Some(codec::canonical(&payload));
+        if terminal != crate::event::TerminalState::Success {
+            envelope.outcome = failed(
+                FailureClass::Permanent,
+                terminal.name(),
+                "the coordination did not succeed",
+            );
+        }
+    }
+    Message {
+        key: report_key(seq),
+        delivery: report.delivery,
+        lane: LANE_DATA.into(),
+        priority: envelope.priority,
+        delivery_mode: DeliveryMode::AtLeastOnce,
+        deadline_ms: None,
+        envelope,
+    }
+}

@@ -1,0 +1,578 @@
+//! Records: the events of the ledger, their members and their one text form.
+//!
+//! Does not know when an event happens or what it does; see [`crate::machine`] and [`crate::apply`].
+
+use crate::codec::{self, Input, Malformed, Read, Write, object, words};
+use crate::config::Config;
+use crate::digest::sha256_hex;
+use crate::envelope::{DeliveryMode, Intent, PayloadRef, Priority, Trace};
+use crate::message::{Caller, Role};
+use crate::plan::Plan;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Version of the line format.
+pub const LINE_VERSION: u32 = 1;
+/// The rules that this component follows; pinned in every plan.
+pub const RULES: u32 = 1;
+
+/// A shared id or session name.
+pub type Name = Arc<str>;
+
+/// Class of a failure as the ledger says it: what a reporter knew, or what the core found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A new attempt may succeed.
+    Retryable,
+    /// No attempt can succeed.
+    Permanent,
+    /// Nobody knows whether the effect happened.
+    Unknown,
+    /// The attempt's deadline passed.
+    Timeout,
+    /// What ran the attempt is gone.
+    HostLost,
+}
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// That of the attempt.
+    Attempt,
+    /// That of the plan.
+    Plan,
+    /// The end of the cleanup grace.
+    Cleanup,
+}
+
+/// What ended a step as cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelledBy {
+    /// A cancel of the plan or the step.
+    Cancel,
+    /// The plan's failure policy.
+    FailFast,
+}
+
+/// Why a step was skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its dependencies went another way than it waited for.
+    Condition,
+    /// A step that it depends on failed.
+    UpstreamFailed,
+    /// The plan's failure policy.
+    FailFast,
+    /// The plan's deadline passed.
+    PlanDeadline,
+}
+
+/// How a coordination ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TerminalState {
+    /// Everything that had to be done was done.
+    Success,
+    /// Something was done.
+    Partial,
+    /// Nothing was done, or the plan was stopped.
+    Failed,
+}
+
+/// Why a coordination did not end in success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TerminalReason {
+    /// A cancel of the whole plan.
+    Cancelled,
+    /// The plan's failure policy.
+    FailFast,
+    /// The plan's deadline.
+    PlanDeadline,
+    /// Steps that failed.
+    StepsFailed,
+}
+
+/// Steps by the way they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Steps that ended completed.
+    pub completed: u64,
+    /// Steps that ended failed.
+    pub failed: u64,
+    /// Steps that ended timed_out.
+    pub timed_out: u64,
+    /// Steps that ended cancelled.
+    pub cancelled: u64,
+    /// Steps that were skipped.
+    pub skipped: u64,
+}
+
+words!(Class {
+    Retryable = "retryable",
+    Permanent = "permanent",
+    Unknown = "unknown",
+    Timeout = "timeout",
+    HostLost = "host_lost",
+});
+words!(Which { Attempt = "attempt", Plan = "plan", Cleanup = "cleanup", });
+words!(CancelledBy { Cancel = "cancel", FailFast = "fail_fast", });
+words!(SkipReason {
+    Condition = "condition",
+    UpstreamFailed = "upstream_failed",
+    FailFast = "fail_fast",
+    PlanDeadline = "plan_deadline",
+});
+words!(TerminalState { Success = "success", Partial = "partial", Failed = "failed", });
+words!(TerminalReason {
+    Cancelled = "cancelled",
+    FailFast = "fail_fast",
+    PlanDeadline = "plan_deadline",
+    StepsFailed = "steps_failed",
+});
+object!(Counts {
+    "completed": req completed,
+    "failed": req failed,
+    "timedOut": req timed_out,
+    "cancelled": req cancelled,
+    "skipped": req skipped,
+});
+
+/// Declares the record types: their names, and their members in the order of the line, each with its name in JSON and
+/// how it is written (see [`crate::codec`]).
+macro_rules! events {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal { $($(#[$member_doc:meta])* $json:literal: $mode:ident $member:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $variant { $($(#[$member_doc])* pub $member: $type,)* }
+
+            object!($variant { $($json: $mode $member,)* });
+
+            impl From<$variant> for Event {
+                fn from(data: $variant) -> Self { Self::$variant(data) }
+            }
+        )*
+
+        /// What a record says happened, one variant a record type.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Event { $($(#[$doc])* $variant($variant),)* }
+
+        impl Event {
+            /// The types of records, in the order of SPEC section 4.
+            pub const TYPES: &[&str] = &[$($name),*];
+
+            /// The type as lines carry it.
+            #[must_use]
+            pub fn type_name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            fn write_data(&self, out: &mut Vec<u8>) {
+                match self { $(Self::$variant(data) => data.write(out),)* }
+            }
+
+            fn read_data(type_name: &str, input: &mut Input<'_>) -> Result<Self, ReadError> {
+                match type_name {
+                    $($name => Ok(Self::$variant($variant::read(input))),)*
+                    _ => Err(ReadError::Unsupported(format!("record type {type_name} is not known"))),
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// The first record of a domain.
+    Genesis = "ledger.genesis" {
+        /// Name of the domain.
+        "domain": req domain: String,
+        /// Rules of the component that opened it.
+        "rules": req rules: u32,
+        /// The first configuration.
+        "config": req config: Config,
+        /// SHA-256 over its canonical JSON.
+        "configDigest": req config_digest: String,
+        /// Hash of the last record of the domain that this one continues.
+        "prevDomainHead": opt prev_domain_head: Option<String>,
+    }
+    /// Another configuration.
+    Configured = "domain.configured" {
+        /// The configuration from here on.
+        "config": req config: Config,
+        /// SHA-256 over its canonical JSON.
+        "configDigest": req config_digest: String,
+    }
+    /// A plan was taken.
+    Created = "coordination.created" {
+        /// Rules that it follows to its end.
+        "rules": req rules: u32,
+        /// The plan with its defaults filled in.
+        "plan": req plan: Plan,
+        /// SHA-256 over its canonical JSON.
+        "planDigest": req plan_digest: String,
+        /// Who submitted it.
+        "caller": req caller: Caller,
+    }
+    /// An attempt went out.
+    Dispatched = "step.dispatched" {
+        /// Lane of the message.
+        "lane": req lane: String,
+        /// Session that is to do it.
+        "targetSession": req target_session: String,
+        /// How the message is delivered.
+        "deliveryMode": req delivery_mode: DeliveryMode,
+        /// Priority of the message.
+        "priority": req priority: Priority,
+        /// When the attempt must have ended.
+        "deadlineMs": req deadline_ms: u64,
+        /// When its ack is due; absent for best_effort.
+        "ackDeadlineMs": opt ack_deadline_ms: Option<u64>,
+        /// SHA-256 over the step's payload.
+        "payloadDigest": req payload_digest: String,
+    }
+    /// The attempt was taken up.
+    Acknowledged = "step.acknowledged" {
+        /// Who said so.
+        "sourceSession": req source_session: String,
+        /// SHA-256 over the content of the envelope.
+        "contentDigest": req content_digest: String,
+    }
+    /// The attempt is still running.
+    Progress = "step.progress" {
+        /// Number of the progress message.
+        "number": req number: u64,
+        /// SHA-256 over the content of the envelope.
+        "contentDigest": req content_digest: String,
+        /// Its text.
+        "payload": opt payload: Option<String>,
+        /// Its content, kept elsewhere.
+        "payloadRef": opt payload_ref: Option<PayloadRef>,
+    }
+    /// The step is done.
+    Completed = "step.completed" {
+        /// No ack came before.
+        "implicitAck": set implicit_ack: bool,
+        /// Media type of the result.
+        "contentType": opt content_type: Option<String>,
+        /// The result.
+        "payload": opt payload: Option<String>,
+        /// The result, kept elsewhere.
+        "payloadRef": opt payload_ref: Option<PayloadRef>,
+        /// SHA-256 over the content of the envelope.
+        "contentDigest": req content_digest: String,
+        /// `report`.
+        "by": req by: String,
+    }
+    /// The step failed for good.
+    Failed = "step.failed" {
+        /// No ack came before.
+        "implicitAck": set implicit_ack: bool,
+        /// Class of the last failure.
+        "class": req class: Class,
+        /// Its code.
+        "code": req code: String,
+        /// Its sentence.
+        "message": req message: String,
+        /// What the report carried.
+        "payload": opt payload: Option<String>,
+        /// SHA-256 over the content of the report, where there was one.
+        "contentDigest": opt content_digest: Option<String>,
+        /// Attempts made.
+        "attempts": req attempts: u32,
+    }
+    /// A deadline ended the step.
+    TimedOut = "step.timed_out" {
+        /// The deadline.
+        "deadlineMs": req deadline_ms: u64,
+        /// Whose deadline it was.
+        "which": req which: Which,
+        /// Attempts made.
+        "attempts": req attempts: u32,
+    }
+    /// The attempt ended, and another one follows.
+    RetryScheduled = "step.retry_scheduled" {
+        /// No ack came before.
+        "implicitAck": set implicit_ack: bool,
+        /// Class of the failure.
+        "class": req class: Class,
+        /// Its code.
+        "code": req code: String,
+        /// Its sentence.
+        "message": req message: String,
+        /// SHA-256 over the content of the report, where there was one.
+        "contentDigest": opt content_digest: Option<String>,
+        /// When the next attempt may go out.
+        "dueMs": req due_ms: u64,
+        /// Its number.
+        "nextAttempt": req next_attempt: u32,
+        /// It does not use the budget.
+        "free": req free: bool,
+        /// Retries left in the plan.
+        "budgetLeft": req budget_left: u64,
+    }
+    /// A cancel or the failure policy ended the step.
+    Cancelled = "step.cancelled" {
+        /// What ended it.
+        "by": req by: CancelledBy,
+        /// It was out, and had the grace to end by itself.
+        "graceUsed": req grace_used: bool,
+        /// SHA-256 over the content of the report that ended it, where there was one.
+        "contentDigest": opt content_digest: Option<String>,
+    }
+    /// The step will not run.
+    Skipped = "step.skipped" {
+        /// Why.
+        "reason": req reason: SkipReason,
+        /// The dependencies that can no longer fire.
+        "dependsOn": req depends_on: Vec<String>,
+    }
+    /// A message went out again under its key.
+    Redelivered = "message.redelivered" {
+        /// Its key.
+        "key": req key: String,
+        /// Number of this delivery.
+        "delivery": req delivery: u32,
+        /// When the next step is due.
+        "nextDueMs": req next_due_ms: u64,
+    }
+    /// An owner has read a report.
+    MessageAcknowledged = "message.acknowledged" {
+        /// Key of the report.
+        "key": req key: String,
+        /// Who read it.
+        "session": req session: String,
+    }
+    /// A report was given up: listed until acknowledged, not sent again.
+    Undelivered = "message.undelivered" {
+        /// Key of the report.
+        "key": req key: String,
+        /// Deliveries made.
+        "deliveries": req deliveries: u32,
+    }
+    /// Somebody wants the plan, or the step of the line, to stop.
+    CancelRequested = "coordination.cancel_requested" {
+        /// Who.
+        "by": req by: String,
+        /// Role of who.
+        "role": opt role: Option<Role>,
+        /// Why.
+        "reason": opt reason: Option<String>,
+        /// Until when attempts that are out may end by themselves.
+        "graceUntilMs": req grace_until_ms: u64,
+    }
+    /// The coordination ended.
+    Terminal = "coordination.terminal" {
+        /// How.
+        "terminal": req terminal: TerminalState,
+        /// Why, if not in success.
+        "reason": opt reason: Option<TerminalReason>,
+        /// Its steps by the way they ended.
+        "counts": req counts: Counts,
+        /// SHA-256 over the canonical plan.
+        "planDigest": req plan_digest: String,
+    }
+    /// An input came after the end of its attempt. The line carries the attempt that the input named.
+    InputLate = "input.late" {
+        /// Its intent.
+        "intent": req intent: Intent,
+        /// Its part.
+        "part": req part: String,
+        /// Who said it.
+        "sourceSession": req source_session: String,
+        /// `late`.
+        "code": req code: String,
+        /// SHA-256 over its content.
+        "contentDigest": req content_digest: String,
+        /// What it carried, so that nothing is lost.
+        "payload": opt payload: Option<String>,
+    }
+    /// An input on a known step was refused.
+    InputRejected = "input.rejected" {
+        /// Its intent.
+        "intent": req intent: Intent,
+        /// Its part.
+        "part": req part: String,
+        /// Who said it.
+        "sourceSession": req source_session: String,
+        /// Code of the rejection.
+        "code": req code: String,
+        /// SHA-256 over its content.
+        "contentDigest": req content_digest: String,
+    }
+}
+
+/// One event with its place in the hash chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Number in the ledger, from 1.
+    pub seq: u64,
+    /// When, by the host's clock; never before the record before it.
+    pub at_ms: u64,
+    /// The coordination it belongs to.
+    pub coordination_id: Option<Name>,
+    /// The step it belongs to.
+    pub step_id: Option<Name>,
+    /// The attempt it belongs to.
+    pub attempt: Option<u32>,
+    /// Number of the record that led to this one.
+    pub cause: Option<u64>,
+    /// Trace identifiers of what led here.
+    pub trace: Trace,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Why a line could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// It is not a record.
+    Malformed(String),
+    /// It is one of a version or type that is not known.
+    Unsupported(String),
+}
+
+impl From<Malformed> for ReadError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.to_string())
+    }
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Malformed(says) | Self::Unsupported(says) => f.write_str(says),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl Record {
+    /// The line of this record after `prev`, and its hash.
+    #[must_use]
+    pub fn line(&self, prev: &str) -> (String, String) {
+        let mut bytes = Vec::with_capacity(512);
+        let mut first = true;
+        let mut member = |name: &str, value: &dyn Write| {
+            codec::write_name(&mut bytes, &mut first, name);
+            value.write(&mut bytes);
+        };
+        member("v", &LINE_VERSION);
+        member("seq", &self.seq);
+        member("atMs", &self.at_ms);
+        member("type", &self.event.type_name());
+        if let Some(id) = &self.coordination_id {
+            member("coordinationId", id);
+        }
+        if let Some(id) = &self.step_id {
+            member("stepId", id);
+        }
+        if let Some(attempt) = &self.attempt {
+            member("attempt", attempt);
+        }
+        if let Some(cause) = &self.cause {
+            member("cause", cause);
+        }
+        if !self.trace.is_empty() {
+            member("trace", &self.trace);
+        }
+        codec::write_name(&mut bytes, &mut first, "data");
+        self.event.write_data(&mut bytes);
+        bytes.extend_from_slice(b",\"prev\":\"");
+        bytes.extend_from_slice(prev.as_bytes());
+        bytes.extend_from_slice(b"\"}");
+        let hash = sha256_hex(&[&bytes]);
+        bytes.pop();
+        bytes.extend_from_slice(b",\"hash\":\"");
+        bytes.extend_from_slice(hash.as_bytes());
+        bytes.extend_from_slice(b"\"}");
+        (codec::text_of(bytes), hash)
+    }
+
+    /// Reads a line without testing its place in the chain.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, ReadError> {
+        Self::parse_linked(line).map(|(record, _, _)| record)
+    }
+
+    /// Reads a line; also its `prev` and `hash`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse_linked(line: &str) -> Result<(Self, String, String), ReadError> {
+        let mut input = Input::new(line);
+        let mut first = true;
+        input.byte(b'{', "a record");
+        input.required(&mut first, "v");
+        let version = u32::read(&mut input);
+        if version != LINE_VERSION {
+            let says = format!("line version {version} is not known");
+            return input
+                .failed()
+                .map_or(Err(ReadError::Unsupported(says)), |malformed| {
+                    Err(malformed.into())
+                });
+        }
+        input.required(&mut first, "seq");
+        let seq = u64::read(&mut input);
+        input.required(&mut first, "atMs");
+        let at_ms = u64::read(&mut input);
+        input.required(&mut first, "type");
+        let type_name = input.string();
+        let coordination_id = read_if(&mut input, &mut first, "coordinationId");
+        let step_id = read_if(&mut input, &mut first, "stepId");
+        let attempt = read_if(&mut input, &mut first, "attempt");
+        let cause = read_if(&mut input, &mut first, "cause");
+        let trace = read_if(&mut input, &mut first, "trace").unwrap_or_default();
+        input.required(&mut first, "data");
+        if let Some(malformed) = input.failed() {
+            return Err(malformed.into());
+        }
+        let event = Event::read_data(&type_name, &mut input)?;
+        input.required(&mut first, "prev");
+        let prev = String::read(&mut input);
+        input.required(&mut first, "hash");
+        let hash = String::read(&mut input);
+        input.byte(b'}', "the end of the record");
+        input.end()?;
+        Ok((
+            Self {
+                seq,
+                at_ms,
+                coordination_id,
+                step_id,
+                attempt,
+                cause,
+                trace,
+                event,
+            },
+            prev,
+            hash,
+        ))
+    }
+}
+
+fn read_if<T: Read>(input: &mut Input<'_>, first: &mut bool, name: &'static str) -> Option<T> {
+    input.member(first, name).then(|| T::read(input))
+}
+
+/// What is left of a line when its `hash` member is cut off, as two pieces that follow each other; none where the
+/// line does not end in one.
+#[must_use]
+pub fn hashed_part(line: &str) -> Option<[&[u8]; 2]> {
+    const HASH_MEMBER: usize = ",\"hash\":\"\"}".len() + 64;
+    let cut = line.len().checked_sub(HASH_MEMBER)?;
+    let tail = line.as_bytes().get(cut..)?;
+    if !tail.starts_with(b",\"hash\":\"") || !tail.ends_with(b"\"}") {
+        return None;
+    }
+    Some([&line.as_bytes()[..cut], b"}"])
+}

@@ -1,0 +1,128 @@
+//! Ids, session names and idempotency keys: their forms, and the sentences that refuse others.
+//!
+//! Does not know which ids exist; that is the state's.
+
+use crate::limit;
+
+/// The form of an id: 1..128 bytes of `[A-Za-z0-9._-]`.
+///
+/// # Errors
+/// A sentence that names the offence and the bound.
+pub fn check_id(text: &str) -> Result<(), String> {
+    check_bytes(text, 1, limit::ID_BYTES_MAX)?;
+    match text
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+    {
+        None => Ok(()),
+        Some(c) => Err(format!(
+            "has {c:?}; only A-Z, a-z, 0-9, '.', '_' and '-' are allowed"
+        )),
+    }
+}
+
+/// The form of a session name: 1..256 bytes without spaces or control characters.
+///
+/// # Errors
+/// A sentence that names the offence and the bound.
+pub fn check_session(text: &str) -> Result<(), String> {
+    check_bytes(text, 1, limit::SESSION_BYTES_MAX)?;
+    match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        None => Ok(()),
+        Some(c) => Err(format!(
+            "has {c:?}; spaces and control characters are not allowed"
+        )),
+    }
+}
+
+/// A length in bytes.
+///
+/// # Errors
+/// A sentence that names the length and the bound.
+pub fn check_bytes(text: &str, min: usize, max: usize) -> Result<(), String> {
+    if (min..=max).contains(&text.len()) {
+        return Ok(());
+    }
+    Err(format!(
+        "has {} bytes; {min}..{max} are allowed",
+        text.len()
+    ))
+}
+
+/// The form of a SHA-256 digest: 64 lower-case hexadecimal digits.
+///
+/// # Errors
+/// A sentence that names the form.
+pub fn check_digest(text: &str) -> Result<(), String> {
+    if text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
+        return Ok(());
+    }
+    Err("is not a SHA-256 digest; 64 lower-case hexadecimal digits are expected".into())
+}
+
+/// Idempotency key of an attempt. Ids never hold ':', so it splits back without loss.
+#[must_use]
+pub fn attempt_key(coordination_id: &str, step_id: &str, attempt: u32) -> String {
+    format!("{coordination_id}:{step_id}:{attempt}")
+}
+
+/// The parts of an attempt's idempotency key.
+#[must_use]
+pub fn split_attempt_key(key: &str) -> Option<(&str, &str, u32)> {
+    let mut parts = key.split(':');
+    let (coordination_id, step_id, attempt) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || attempt.starts_with(['0', '+']) {
+        return None;
+    }
+    Some((coordination_id, step_id, attempt.parse().ok()?))
+}
+
+/// Key of a report to an owner, from the number of the reported record.
+#[must_use]
+pub fn report_key(seq: u64) -> String {
+    format!("report:{seq}")
+}
+
+/// The record that a report's key names.
+#[must_use]
+pub fn split_report_key(key: &str) -> Option<u64> {
+    let digits = key.strip_prefix("report:")?;
+    if digits.starts_with(['0', '+']) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_sessions_at_the_bound_and_one_past_it() {
+        assert!(check_id(&"a".repeat(128)).is_ok());
+        assert!(check_id(&"a".repeat(129)).unwrap_err().contains("1..128"));
+        assert!(check_id("").is_err());
+        assert!(check_id("a:b").unwrap_err().contains("':'"));
+        assert!(check_session(&"ü".repeat(128)).is_ok());
+        assert!(check_session(&format!("{}x", "ü".repeat(128))).is_err());
+        assert!(check_session("a b").is_err());
+        assert!(check_session("a\u{7f}").is_err());
+    }
+
+    #[test]
+    fn keys_split_back_and_only_in_their_one_form() {
+        assert_eq!(
+            split_attempt_key(&attempt_key("c", "s.1", 12)),
+            Some(("c", "s.1", 12))
+        );
+        for wrong in ["", "c:s", "c:s:0", "c:s:01", "c:s:+1", "c:s:1:2", "c:s:x"] {
+            assert_eq!(split_attempt_key(wrong), None, "{wrong}");
+        }
+        assert_eq!(split_report_key(&report_key(7)), Some(7));
+        assert_eq!(split_report_key("report:07"), None);
+    }
+}

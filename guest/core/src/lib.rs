@@ -1,0 +1,41 @@
+//! The coordination core of QM2.
+//!
+//! A functional core: `decide` looks at the state and an input and answers with events or a rejection, `apply` changes
+//! the state by an event, and folding the events of the ledger gives the state, bit for bit. [`machine::Machine`] drives
+//! both for one domain, one export call after another.
+//!
+//! What is absent: clocks, randomness, floating point, hash-ordered maps, files, network. Time comes in with each call,
+//! everything that leaves goes through [`message::Host`]. The component shell around this crate adds bindings only.
+
+mod apply;
+mod cancel;
+pub mod codec;
+pub mod config;
+mod deadline;
+mod decision;
+mod describe;
+pub mod digest;
+mod dispatch;
+mod draft;
+mod effect;
+mod ending;
+pub mod envelope;
+pub mod event;
+pub mod id;
+pub mod ledger;
+mod legal;
+pub mod limit;
+pub mod machine;
+pub mod message;
+mod order;
+pub mod plan;
+mod read;
+pub mod receipt;
+mod report;
+mod settle;
+mod slot;
+mod snapshot;
+mod state;
+mod step;
+mod submission;
+mod timer;

@@ -1,0 +1,568 @@
+//! The machine: one export call after another over one state.
+//!
+//! Order of every call that changes something: fire the timers that are due, decide and apply each input, settle, append
+//! all records at once, hand out effects. An append that is refused, or a panic, spends the machine: it must be made
+//! anew by replay. Holds no rule; the `decide_*` functions do.
+
+use crate::apply::apply;
+use crate::deadline::decide_timer;
+use crate::decision::{Answer, Decision};
+use crate::dispatch::decide_dispatch;
+use crate::draft::Draft;
+use crate::effect::Effects;
+use crate::envelope::Envelope;
+use crate::event::{Name, ReadError, Record};
+use crate::legal;
+use crate::limit;
+use crate::message::{Caller, Host, Notice};
+use crate::receipt::{
+    CallError, Head, LedgerFault, LedgerFaultKind, PlanReceipt, Receipt, Rejection, RejectionCode,
+    SnapshotChunk,
+};
+use crate::report::decide_acknowledge;
+use crate::settle::{decide_skips, decide_stops, decide_terminal};
+use crate::snapshot::Restore;
+use crate::state::State;
+use crate::step::{decide_envelope, decide_notice};
+use crate::submission::{PlanDecision, decide_configure, decide_plan, plan_receipt};
+use crate::{describe, ledger, snapshot};
+
+/// Result of one input.
+pub type Answered<T> = Result<T, Rejection>;
+
+/// A domain's coordinator.
+#[derive(Debug, Default)]
+pub struct Machine {
+    state: State,
+    /// A call failed half-way, or is under way.
+    spent: bool,
+    /// The ledger could not be followed.
+    fault: Option<LedgerFault>,
+    restore: Option<Restore>,
+}
+
+/// What one call has made so far.
+#[derive(Default)]
+struct Call {
+    lines: Vec<String>,
+    effects: Effects,
+}
+
+impl Machine {
+    /// An empty domain.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    // ---- coordination ----
+
+    /// Sets the configuration; see the WIT.
+    ///
+    /// # Errors
+    /// `invalid-config`, and what every call may answer.
+    pub fn configure(&mut self, host: &mut dyn Host, config: &str) -> Result<(), CallError> {
+        self.usable()?;
+        if let Some(draft) = decide_configure(&self.state, config)? {
+            let mut call = Call::default();
+            self.spent = true;
+            self.record(&mut call, self.state.now_ms, draft);
+            self.finish(host, call)?;
+        }
+        Ok(())
+    }
+
+    /// Submits a plan; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn submit_plan(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        plan: &str,
+    ) -> Result<Answered<PlanReceipt>, CallError> {
+        let mut call = self.begin(now_ms)?;
+        let now_ms = self.fire(&mut call, now_ms);
+        let answer = match decide_plan(&self.state, now_ms, caller, plan) {
+            PlanDecision::Refused(rejection) => Err(rejection),
+            PlanDecision::Known(receipt) => Ok(receipt),
+            PlanDecision::Create(draft) => {
+                let id = draft.coordination.clone().unwrap_or_default();
+                self.record(&mut call, now_ms, *draft);
+                self.settle(&mut call, now_ms);
+                let missing = || {
+                    Rejection::new(
+                        RejectionCode::UnknownCoordination,
+                        "coordinationId",
+                        "is not known",
+                    )
+                };
+                plan_receipt(&self.state, &id, false).ok_or_else(missing)
+            }
+        };
+        self.finish(host, call)?;
+        Ok(answer)
+    }
+
+    /// Submits envelopes; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn submit(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        envelopes: &[Envelope],
+    ) -> Result<Vec<Answered<Receipt>>, CallError> {
+        let most = self
+            .state
+            .config()
+            .map_or(limit::PAYLOAD_BYTES_MAX, |config| {
+                config.limits.payload_bytes
+            });
+        self.batch(host, now_ms, envelopes.len(), &|state, now_ms, index| {
+            let envelope = &envelopes[index];
+            (
+                envelope.coordination_id.as_str().into(),
+                envelope.step_id.as_deref().map(Name::from),
+                decide_envelope(state, now_ms, caller, envelope, most),
+            )
+        })
+    }
+
+    /// Acknowledges reports; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn acknowledge(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        keys: &[String],
+    ) -> Result<Vec<Answered<Receipt>>, CallError> {
+        self.batch(host, now_ms, keys.len(), &|state, _, index| {
+            let key = &keys[index];
+            let seq = crate::id::split_report_key(key);
+            let id = seq.and_then(|seq| state.index.reports.get(&seq)).cloned();
+            (
+                id.unwrap_or_default(),
+                None,
+                decide_acknowledge(state, caller, key),
+            )
+        })
+    }
+
+    /// Takes a host's notices; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn notice(
+        &mut self,
+        host: &mut dyn Host,
+        now_ms: u64,
+        notices: &[Notice],
+    ) -> Result<Vec<Answered<Receipt>>, CallError> {
+        self.batch(host, now_ms, notices.len(), &|state, now_ms, index| {
+            let notice = &notices[index];
+            let key = notice
+                .key
+                .strip_prefix(crate::message::PROBE_PREFIX)
+                .unwrap_or(&notice.key);
+            let (id, step, _) = crate::id::split_attempt_key(key).unwrap_or_default();
+            (
+                id.into(),
+                Some(step.into()),
+                decide_notice(state, now_ms, notice),
+            )
+        })
+    }
+
+    /// Tells the time; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call but `busy` may answer.
+    pub fn advance(&mut self, host: &mut dyn Host, now_ms: u64) -> Result<bool, CallError> {
+        self.usable()?;
+        self.gate()?;
+        self.spent = true;
+        let mut call = Call::default();
+        let now_ms = self.fire(&mut call, now_ms);
+        self.settle(&mut call, now_ms);
+        let more = self.state.index.timers.first_due(now_ms).is_some();
+        self.finish(host, call)?;
+        Ok(more)
+    }
+
+    /// When time is awaited next; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn next_deadline(&self) -> Result<Option<u64>, CallError> {
+        self.usable()?;
+        self.gate()?;
+        let index = &self.state.index;
+        Ok([index.timers.next_due_ms(), index.slots.next_due_ms()]
+            .into_iter()
+            .flatten()
+            .min())
+    }
+
+    /// A coordination, or with an empty id the domain, as canonical JSON; see the WIT.
+    ///
+    /// # Errors
+    /// `unknown`, `rebuild`.
+    pub fn describe(&self, id: &str) -> Result<String, CallError> {
+        self.readable()?;
+        describe::describe(&self.state, id)
+            .ok_or_else(|| CallError::Unknown(format!("coordination {id}")))
+    }
+
+    /// What a step waits for, as canonical JSON; see the WIT.
+    ///
+    /// # Errors
+    /// `unknown`, `rebuild`.
+    pub fn explain_wait(&self, id: &str, step_id: &str) -> Result<String, CallError> {
+        self.readable()?;
+        let unknown =
+            || CallError::Unknown(format!("step {step_id} of {id}, among those that are live"));
+        describe::explain_wait(&self.state, id, step_id).ok_or_else(unknown)
+    }
+
+    /// Number and hash of the last record.
+    ///
+    /// # Errors
+    /// `rebuild`.
+    pub fn head(&self) -> Result<Head, CallError> {
+        self.readable()?;
+        Ok(self.state.head.clone())
+    }
+
+    // ---- recovery ----
+
+    /// Applies ledger lines; see the WIT.
+    ///
+    /// # Errors
+    /// `read-only` with the first bad record.
+    pub fn replay(&mut self, lines: &[String], checked: bool) -> Result<Head, CallError> {
+        self.usable()?;
+        let mut chain = ledger::Chain {
+            head: self.state.head.clone(),
+        };
+        for line in lines {
+            if let Err(fault) = self.replay_line(&mut chain, line, checked) {
+                self.fault = Some(fault.clone());
+                return Err(CallError::ReadOnly(fault));
+            }
+        }
+        Ok(self.state.head.clone())
+    }
+
+    fn replay_line(
+        &mut self,
+        chain: &mut ledger::Chain,
+        line: &str,
+        checked: bool,
+    ) -> Result<(), LedgerFault> {
+        let seq = self.state.next_seq();
+        if !checked {
+            chain.push(line)?;
+        }
+        let fault = |kind, message| LedgerFault { seq, kind, message };
+        let (record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
+            ReadError::Malformed(says) => fault(
+                LedgerFaultKind::BrokenChain,
+                format!("is not a record: {says}"),
+            ),
+            ReadError::Unsupported(says) => fault(LedgerFaultKind::Unsupported, says),
+        })?;
+        if record.seq != seq || prev != self.state.head.hash {
+            let says = format!(
+                "is record {} where {seq} is due, or does not follow the one before",
+                record.seq
+            );
+            return Err(fault(LedgerFaultKind::BrokenChain, says));
+        }
+        legal::check(&self.state, &record).map_err(|(kind, says)| fault(kind, says))?;
+        apply(&mut self.state, &record, hash);
+        Ok(())
+    }
+
+    /// A piece of the state; see the WIT.
+    ///
+    /// # Errors
+    /// `bound` for a cursor that is none.
+    pub fn snapshot(
+        &self,
+        cursor: Option<&str>,
+        max_bytes: u64,
+    ) -> Result<SnapshotChunk, CallError> {
+        self.usable()?;
+        snapshot::snapshot(&self.state, cursor, max_bytes)
+    }
+
+    /// Takes a piece of a snapshot in; see the WIT.
+    ///
+    /// # Errors
+    /// `bound` for a piece that does not fit; the machine is spent then.
+    pub fn restore(&mut self, chunk: &str, last: bool) -> Result<Head, CallError> {
+        self.usable()?;
+        if self.state.head.seq > 0 {
+            return Err(CallError::Bound(
+                "restore into an instance that has records".into(),
+            ));
+        }
+        self.spent = true;
+        let mut restore = self.restore.take().unwrap_or_default();
+        restore.push(chunk)?;
+        if last {
+            self.state = restore.finish()?;
+        } else {
+            self.restore = Some(restore);
+        }
+        self.spent = false;
+        Ok(self.state.head.clone())
+    }
+
+    /// Hands out again what is out; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn reconcile(&mut self, host: &mut dyn Host) -> Result<(), CallError> {
+        self.usable()?;
+        self.gate()?;
+        Effects::reconcile(&self.state).hand_out(host);
+        Ok(())
+    }
+
+    /// SHA-256 over the whole state; see the WIT.
+    ///
+    /// # Errors
+    /// `rebuild`.
+    pub fn state_digest(&self) -> Result<String, CallError> {
+        self.readable()?;
+        Ok(describe::state_digest(&self.state))
+    }
+
+    // ---- the parts of a call ----
+
+    fn readable(&self) -> Result<(), CallError> {
+        // A restore that is not finished has no state to show.
+        if self.spent || self.restore.is_some() {
+            Err(CallError::Rebuild)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn usable(&self) -> Result<(), CallError> {
+        if self.spent {
+            return Err(CallError::Rebuild);
+        }
+        self.fault
+            .clone()
+            .map_or(Ok(()), |fault| Err(CallError::ReadOnly(fault)))
+    }
+
+    fn gate(&self) -> Result<(), CallError> {
+        let enabled = self
+            .state
+            .config()
+            .is_some_and(|config| config.phase1.enabled);
+        if enabled && self.restore.is_none() {
+            Ok(())
+        } else {
+            Err(CallError::Disabled)
+        }
+    }
+
+    /// Begins a call that may change something. Until it finishes the machine counts as spent.
+    fn begin(&mut self, now_ms: u64) -> Result<Call, CallError> {
+        self.usable()?;
+        self.gate()?;
+        let now_ms = self.state.now_ms.max(now_ms);
+        if self
+            .state
+            .index
+            .timers
+            .more_due_than(limit::TIMERS_A_CALL_MAX, now_ms)
+        {
+            return Err(CallError::Busy);
+        }
+        self.spent = true;
+        Ok(Call::default())
+    }
+
+    /// One call with many inputs.
+    fn batch(
+        &mut self,
+        host: &mut dyn Host,
+        now_ms: u64,
+        count: usize,
+        decide: &dyn Fn(&State, u64, usize) -> (Name, Option<Name>, Decision),
+    ) -> Result<Vec<Answered<Receipt>>, CallError> {
+        self.usable()?;
+        self.gate()?;
+        let most = self
+            .state
+            .config()
+            .map_or(limit::BATCH_MAX, |config| config.limits.batch);
+        if count as u64 > most {
+            return Err(CallError::Bound(format!(
+                "{count} inputs in one call; {most} are allowed"
+            )));
+        }
+        let mut call = self.begin(now_ms)?;
+        let mut answers = Vec::with_capacity(count);
+        for index in 0..count {
+            let now_ms = self.fire(&mut call, now_ms);
+            let (id, step, decision) = decide(&self.state, now_ms, index);
+            answers.push(self.take(&mut call, now_ms, &id, step.as_deref(), decision));
+        }
+        self.finish(host, call)?;
+        Ok(answers)
+    }
+
+    /// Carries a decision out and gives its answer numbers.
+    fn take(
+        &mut self,
+        call: &mut Call,
+        now_ms: u64,
+        id: &str,
+        step_id: Option<&str>,
+        decision: Decision,
+    ) -> Answered<Receipt> {
+        let seq = (!decision.drafts.is_empty()).then(|| self.state.next_seq());
+        for draft in decision.drafts {
+            self.record(call, now_ms, draft);
+        }
+        let status = match decision.answer {
+            Answer::Known(receipt) => return Ok(receipt),
+            Answer::Refused(rejection) => return Err(Rejection { seq, ..rejection }),
+            Answer::Took(status) => status,
+        };
+        // The state of the receipt is that right after the input, as a replay of it finds it.
+        let step_state = |live: &crate::state::Coordination| {
+            let index = step_id.and_then(|step_id| live.step_index(step_id))?;
+            Some(live.steps[index].state.name())
+        };
+        let state = match self.state.live.get(id) {
+            Some(live) => step_state(live).unwrap_or_else(|| live.state_name()),
+            None => "closed",
+        };
+        let receipt = Receipt {
+            status,
+            seq,
+            state: state.to_owned(),
+        };
+        self.settle(call, now_ms);
+        Ok(receipt)
+    }
+
+    /// Fires what is due, at most as many as a call may, and answers the effective time.
+    fn fire(&mut self, call: &mut Call, now_ms: u64) -> u64 {
+        let now_ms = self.state.now_ms.max(now_ms);
+        for _ in 0..limit::TIMERS_A_CALL_MAX {
+            let Some(timer) = self.state.index.timers.first_due(now_ms).cloned() else {
+                break;
+            };
+            for draft in decide_timer(&self.state, &timer, now_ms) {
+                self.record(call, now_ms, draft);
+            }
+            self.settle(call, now_ms);
+        }
+        now_ms
+    }
+
+    /// Does what follows from the state by itself, until nothing does.
+    fn settle(&mut self, call: &mut Call, now_ms: u64) {
+        loop {
+            let dirty = std::mem::take(&mut self.state.index.dirty);
+            let before = self.state.head.seq;
+            for decide in [decide_skips, decide_stops] {
+                for id in &dirty {
+                    let drafts = self.state.live.get(id).map(decide).unwrap_or_default();
+                    for draft in drafts {
+                        self.record(call, now_ms, draft);
+                    }
+                }
+                if self.state.head.seq > before {
+                    break;
+                }
+            }
+            if self.state.head.seq > before {
+                // Something moved: skips come first again, for these and for whatever they touched.
+                for id in dirty {
+                    crate::order::insert(&mut self.state.index.dirty, id);
+                }
+                continue;
+            }
+            self.fill_slots(call, now_ms);
+            for id in &dirty {
+                if let Some(draft) = self.state.live.get(id).and_then(decide_terminal) {
+                    self.record(call, now_ms, draft);
+                }
+            }
+            if self.state.head.seq == before {
+                return;
+            }
+        }
+    }
+
+    fn fill_slots(&mut self, call: &mut Call, now_ms: u64) {
+        loop {
+            let last_owner = self.state.last_owner.clone();
+            let Some((id, step_id)) = self.state.index.slots.pick(now_ms, last_owner.as_ref())
+            else {
+                return;
+            };
+            let coordination = self.state.coordination(&id);
+            let index = coordination
+                .step_index(&step_id)
+                .expect("a candidate is a step");
+            let draft = decide_dispatch(
+                &self.state,
+                coordination,
+                &coordination.steps[index],
+                now_ms,
+            );
+            self.record(call, now_ms, draft);
+        }
+    }
+
+    /// Numbers, hashes and applies one record.
+    fn record(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
+        let record = Record {
+            seq: self.state.next_seq(),
+            at_ms: self.state.now_ms.max(now_ms),
+            coordination_id: draft.coordination,
+            step_id: draft.step,
+            attempt: draft.attempt,
+            cause: draft.cause,
+            trace: draft.trace,
+            event: draft.event,
+        };
+        debug_assert_eq!(
+            legal::check(&self.state, &record),
+            Ok(()),
+            "a live record that replay would refuse"
+        );
+        let (line, hash) = record.line(&self.state.head.hash);
+        apply(&mut self.state, &record, hash);
+        call.lines.push(line);
+        call.effects.add(&self.state, &record);
+    }
+
+    /// One append for the whole call, and only then its effects.
+    fn finish(&mut self, host: &mut dyn Host, call: Call) -> Result<(), CallError> {
+        if !call.lines.is_empty() && host.append(&call.lines).is_err() {
+            return Err(CallError::LedgerUnavailable);
+        }
+        call.effects.hand_out(host);
+        self.spent = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,315 @@
+//! Reading JSON from outside so that every error is found, not only the first.
+//!
+//! Knows forms and bounds of single members; what members mean together is checked by who reads them.
+
+use crate::limit::INTEGER_MAX;
+use crate::receipt::Problem;
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+
+/// All problems found so far, shared by every object of one text.
+pub(crate) type Problems = RefCell<Vec<Problem>>;
+
+/// A JSON object that is being read, member by member.
+pub(crate) struct Object<'a> {
+    members: &'a Map<String, Value>,
+    path: String,
+    step_id: Option<String>,
+    known: RefCell<Vec<&'static str>>,
+    problems: &'a Problems,
+}
+
+impl<'a> Object<'a> {
+    /// The object at `path`, which is empty for the whole text; notes a problem where it is none.
+    pub(crate) fn new(
+        value: &'a Value,
+        path: String,
+        step_id: Option<String>,
+        problems: &'a Problems,
+    ) -> Option<Self> {
+        if let Value::Object(members) = value {
+            return Some(Self {
+                members,
+                path,
+                step_id,
+                known: RefCell::default(),
+                problems,
+            });
+        }
+        let field = if path.is_empty() {
+            "$".to_owned()
+        } else {
+            path
+        };
+        let message = format!("is {}; an object is expected", kind(value));
+        problems.borrow_mut().push(Problem {
+            step_id,
+            field,
+            code: "wrong-type".into(),
+            message,
+        });
+        None
+    }
+
+    /// From here on problems are those of this step.
+    pub(crate) fn set_step(&mut self, step_id: &str) {
+        self.step_id = Some(step_id.to_owned());
+    }
+
+    /// Path of a member.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    /// Notes a problem with a member.
+    pub(crate) fn problem(&self, name: &str, code: &str, message: impl Into<String>) {
+        let (step_id, field) = (self.step_id.clone(), self.path_of(name));
+        self.problems.borrow_mut().push(Problem {
+            step_id,
+            field,
+            code: code.into(),
+            message: message.into(),
+        });
+    }
+
+    /// Notes a problem at a path, for a step that is not being read any more.
+    pub(crate) fn problem_of(&self, step_id: &str, field: String, code: &str, message: String) {
+        let step_id = Some(step_id.to_owned());
+        self.problems.borrow_mut().push(Problem {
+            step_id,
+            field,
+            code: code.into(),
+            message,
+        });
+    }
+
+    fn wrong_type(&self, name: &str, value: &Value, expected: &str) {
+        self.problem(
+            name,
+            "wrong-type",
+            format!("is {}; {expected} is expected", kind(value)),
+        );
+    }
+
+    /// A member as it stands; null is a problem, since an absent member is left out.
+    pub(crate) fn get(&self, name: &'static str) -> Option<&'a Value> {
+        self.known.borrow_mut().push(name);
+        match self.members.get(name) {
+            Some(Value::Null) => {
+                self.problem(name, "wrong-type", "is null; leave an absent member out");
+                None
+            }
+            other => other,
+        }
+    }
+
+    /// Notes the absence of a member that must be there.
+    pub(crate) fn require(&self, name: &'static str) {
+        if !self.members.contains_key(name) {
+            self.problem(name, "missing", "is missing");
+        }
+    }
+
+    /// A text in a form that `check` knows.
+    pub(crate) fn text(
+        &self,
+        name: &'static str,
+        check: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Option<String> {
+        match self.get(name)? {
+            Value::String(text) => match check(text) {
+                Ok(()) => Some(text.clone()),
+                Err(says) => {
+                    self.problem(name, "out-of-bound", says);
+                    None
+                }
+            },
+            other => {
+                self.wrong_type(name, other, "text");
+                None
+            }
+        }
+    }
+
+    /// A whole number within bounds, both of them included.
+    pub(crate) fn integer(&self, name: &'static str, min: u64, max: u64) -> Option<u64> {
+        let value = self.get(name)?;
+        self.integer_of(name, value, min, max)
+    }
+
+    fn integer_of(&self, name: &str, value: &Value, min: u64, max: u64) -> Option<u64> {
+        let max = max.min(INTEGER_MAX);
+        match value.as_u64() {
+            Some(number) if (min..=max).contains(&number) => Some(number),
+            Some(number) => {
+                self.problem(
+                    name,
+                    "out-of-bound",
+                    format!("is {number}; whole numbers {min}..{max} are allowed"),
+                );
+                None
+            }
+            None if value.is_number() => {
+                let is = value
+                    .as_i64()
+                    .map_or("not a whole number".into(), |number| number.to_string());
+                self.problem(
+                    name,
+                    "out-of-bound",
+                    format!("is {is}; whole numbers {min}..{max} are allowed"),
+                );
+                None
+            }
+            _ => {
+                self.wrong_type(name, value, "a whole number");
+                None
+            }
+        }
+    }
+
+    /// A list of whole numbers within bounds.
+    pub(crate) fn integers(
+        &self,
+        name: &'static str,
+        count_max: usize,
+        min: u64,
+        max: u64,
+    ) -> Option<Vec<u64>> {
+        let values = self.list(name, count_max)?;
+        let read = |(index, value)| self.integer_of(&format!("{name}[{index}]"), value, min, max);
+        Some(values.iter().enumerate().filter_map(read).collect())
+    }
+
+    /// A list of texts in a form that `check` knows.
+    pub(crate) fn texts(
+        &self,
+        name: &'static str,
+        count_max: usize,
+        check: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Option<Vec<String>> {
+        let mut texts = Vec::new();
+        for (index, value) in self.list(name, count_max)?.iter().enumerate() {
+            let member = format!("{name}[{index}]");
+            match value {
+                Value::String(text) => match check(text) {
+                    Ok(()) => texts.push(text.clone()),
+                    Err(says) => self.problem(&member, "out-of-bound", says),
+                },
+                other => self.wrong_type(&member, other, "text"),
+            }
+        }
+        Some(texts)
+    }
+
+    /// true or false.
+    pub(crate) fn boolean(&self, name: &'static str) -> Option<bool> {
+        match self.get(name)? {
+            Value::Bool(value) => Some(*value),
+            other => {
+                self.wrong_type(name, other, "true or false");
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(crate) fn choice<T>(
+        &self,
+        name: &'static str,
+        words: &[&str],
+        from_name: fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(name)?;
+        let Value::String(word) = value else {
+            self.wrong_type(name, value, "text");
+            return None;
+        };
+        let read = from_name(word);
+        if read.is_none() {
+            self.problem(
+                name,
+                "out-of-bound",
+                format!("is {word}; one of {} is expected", words.join(", ")),
+            );
+        }
+        read
+    }
+
+    /// A list of at most so many entries.
+    pub(crate) fn list(&self, name: &'static str, count_max: usize) -> Option<&'a [Value]> {
+        match self.get(name)? {
+            Value::Array(values) if values.len() <= count_max => Some(values),
+            Value::Array(values) => {
+                let says = format!("has {} entries; {count_max} are allowed", values.len());
+                self.problem(name, "out-of-bound", says);
+                None
+            }
+            other => {
+                self.wrong_type(name, other, "a list");
+                None
+            }
+        }
+    }
+
+    /// An object within this one.
+    pub(crate) fn object(&self, name: &'static str) -> Option<Self> {
+        let value = self.get(name)?;
+        Self::new(
+            value,
+            self.path_of(name),
+            self.step_id.clone(),
+            self.problems,
+        )
+    }
+
+    /// An object within a list of this one.
+    pub(crate) fn entry(&self, name: &str, index: usize, value: &'a Value) -> Option<Self> {
+        Self::new(
+            value,
+            format!("{}[{index}]", self.path_of(name)),
+            self.step_id.clone(),
+            self.problems,
+        )
+    }
+
+    /// Notes every member that nobody asked for.
+    pub(crate) fn done(self) {
+        let known = self.known.borrow();
+        for name in self
+            .members
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            let says = format!("is unknown; known here are {}", known.join(", "));
+            self.problem(name, "unknown-member", says);
+        }
+    }
+}
+
+/// What a JSON value is, for a sentence.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The problem of a text that is no JSON at all.
+pub(crate) fn syntax_problem(error: &serde_json::Error) -> Problem {
+    let field = format!("line {} column {}", error.line(), error.column());
+    let message = format!("is not JSON: {error}");
+    Problem {
+        step_id: None,
+        field,
+        code: "syntax".into(),
+        message,
+    }
+}

@@ -1,0 +1,306 @@
+//! Answers: receipts, rejections and call errors.
+//!
+//! Does not decide which one an input gets.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What became of an input that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptStatus {
+    /// It took effect.
+    Accepted,
+    /// It was known, or the state had nothing left for it to do.
+    Replayed,
+    /// It came after the end; kept, without effect.
+    Late,
+}
+
+/// Answer to an input that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// What became of it.
+    pub status: ReceiptStatus,
+    /// Number of the record that it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// State of the step, or of the coordination where the input names no step.
+    pub state: String,
+}
+
+/// Answer to a plan that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReceipt {
+    /// The plan's own id.
+    pub coordination_id: String,
+    /// SHA-256 of the canonical plan.
+    pub plan_digest: String,
+    /// Number of the coordination.created record.
+    pub created_seq: u64,
+    /// The same plan was known; nothing was started.
+    pub replayed: bool,
+    /// open, stopping, final or closed.
+    pub state: String,
+    /// success, partial or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<String>,
+}
+
+/// Why an input was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectionCode {
+    /// A member is outside its bound or of the wrong form.
+    InvalidField,
+    /// The plan has errors.
+    InvalidPlan,
+    /// The coordination id is taken by another plan.
+    PlanConflict,
+    /// No such coordination.
+    UnknownCoordination,
+    /// No such step.
+    UnknownStep,
+    /// No such attempt yet.
+    UnknownAttempt,
+    /// No such message.
+    UnknownKey,
+    /// The caller may not say this.
+    UnauthorizedSession,
+    /// The same identity came before with other content.
+    ContentMismatch,
+    /// The attempt was not handed out.
+    NotDispatched,
+    /// The deadline is at or before now.
+    DeadlinePast,
+    /// The coordination takes no new work.
+    CoordinationStopping,
+    /// The coordination is closed.
+    Closed,
+    /// A bound of the domain is reached.
+    DomainFull,
+    /// The input trapped the component twice; said by the host.
+    ComponentFault,
+}
+
+impl RejectionCode {
+    /// The code as records carry it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidField => "invalid-field",
+            Self::InvalidPlan => "invalid-plan",
+            Self::PlanConflict => "plan-conflict",
+            Self::UnknownCoordination => "unknown-coordination",
+            Self::UnknownStep => "unknown-step",
+            Self::UnknownAttempt => "unknown-attempt",
+            Self::UnknownKey => "unknown-key",
+            Self::UnauthorizedSession => "unauthorized-session",
+            Self::ContentMismatch => "content-mismatch",
+            Self::NotDispatched => "not-dispatched",
+            Self::DeadlinePast => "deadline-past",
+            Self::CoordinationStopping => "coordination-stopping",
+            Self::Closed => "closed",
+            Self::DomainFull => "domain-full",
+            Self::ComponentFault => "component-fault",
+        }
+    }
+
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn remedy(self) -> Remedy {
+        match self {
+            Self::DomainFull => Remedy::Retry {
+                after_ms: crate::limit::RETRY_AFTER_MS,
+            },
+            Self::NotDispatched
+            | Self::Closed
+            | Self::CoordinationStopping
+            | Self::DeadlinePast => Remedy::Stop,
+            Self::UnauthorizedSession | Self::ComponentFault => Remedy::Ask,
+            _ => Remedy::Fix,
+        }
+    }
+}
+
+/// What a caller can do about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Remedy {
+    /// Correct the input and send it again.
+    Fix,
+    /// Send the same again later.
+    Retry {
+        /// After so many milliseconds.
+        after_ms: u64,
+    },
+    /// Nothing will make this succeed.
+    Stop,
+    /// Ask a person or the owner of the plan.
+    Ask,
+}
+
+/// One error of a plan or configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The step it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_id: Option<String>,
+    /// Path of the member.
+    pub field: String,
+    /// Short machine-readable reason.
+    pub code: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Why an input was refused, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// The reason to branch on.
+    pub code: RejectionCode,
+    /// The offending member; empty where none is to blame.
+    pub field: String,
+    /// A sentence for people.
+    pub message: String,
+    /// What the caller can do next.
+    pub next: Remedy,
+    /// Number of the input.rejected record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// All errors of a refused plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+impl Rejection {
+    /// A refusal with the remedy that goes with its code.
+    #[must_use]
+    pub fn new(code: RejectionCode, field: &str, message: impl Into<String>) -> Self {
+        let (field, message) = (field.to_owned(), message.into());
+        Self {
+            code,
+            field,
+            message,
+            next: code.remedy(),
+            seq: None,
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.code.name())?;
+        if !self.field.is_empty() {
+            write!(f, "{} ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Where and why a ledger stopped making sense.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerFault {
+    /// The first bad record.
+    pub seq: u64,
+    /// What kind of fault.
+    pub kind: LedgerFaultKind,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Kinds of ledger fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LedgerFaultKind {
+    /// A line was changed, lost or added.
+    BrokenChain,
+    /// The rules do not allow this record here.
+    Nondeterminism,
+    /// A version or rules that this component does not know.
+    Unsupported,
+}
+
+/// Why a whole call was refused. Nothing was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallError {
+    /// Not configured yet, or the feature gate is off.
+    Disabled,
+    /// The configuration is wrong.
+    InvalidConfig(String),
+    /// The call itself is outside a bound.
+    Bound(String),
+    /// More timers are due than one call may fire.
+    Busy,
+    /// The host did not take the ledger lines.
+    LedgerUnavailable,
+    /// The instance is spent.
+    Rebuild,
+    /// The ledger did not verify or could not be followed.
+    ReadOnly(LedgerFault),
+    /// Nothing of that name.
+    Unknown(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled => f.write_str(
+                "disabled: the domain is not configured or coordination.phase1.enabled is off",
+            ),
+            Self::InvalidConfig(says) => write!(f, "invalid-config: {says}"),
+            Self::Bound(says) => write!(f, "bound: {says}"),
+            Self::Busy => f.write_str(
+                "busy: more timers are due than one call may fire; advance until there are no more",
+            ),
+            Self::LedgerUnavailable => {
+                f.write_str("ledger-unavailable: the host did not take the records")
+            }
+            Self::Rebuild => {
+                f.write_str("rebuild: the instance is spent; make a new one and replay the ledger")
+            }
+            Self::ReadOnly(fault) => {
+                write!(f, "read-only: record {}: {}", fault.seq, fault.message)
+            }
+            Self::Unknown(what) => write!(f, "unknown: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Place in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Number of the last record; 0 for an empty ledger.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            hash: crate::digest::ZERO.to_owned(),
+        }
+    }
+}
+
+crate::codec::object!(Head { "seq": req seq, "hash": req hash, });
+
+/// A piece of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotChunk {
+    /// Canonical JSON with a version.
+    pub chunk: String,
+    /// Cursor of the next piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}

@@ -1,0 +1,191 @@
+//! Snapshots: the whole state in pieces, and back.
+//!
+//! A piece is canonical JSON with a version. Pieces follow each other: the domain, the live coordinations in the order of
+//! their ids, then the closed ones. Does not verify the ledger that the state came from.
+
+use crate::codec::{canonical, object, parse};
+use crate::event::Name;
+use crate::receipt::{CallError, Head, SnapshotChunk};
+use crate::state::{Closed, Configured, Coordination, State};
+use std::ops::Bound;
+
+const VERSION: u32 = 1;
+
+/// One piece; every list may be empty.
+struct Piece {
+    v: u32,
+    domain: Option<Domain>,
+    live: Vec<Coordination>,
+    closed: Vec<(Name, Closed)>,
+}
+
+object!(Piece {
+    "v": req v,
+    "domain": opt domain,
+    "live": set live,
+    "closed": set closed,
+});
+
+struct Domain {
+    head: Head,
+    now_ms: u64,
+    configured: Option<Configured>,
+    last_owner: Option<Name>,
+}
+
+/// A piece as it is written, without copies.
+struct PieceView<'a> {
+    v: u32,
+    domain: Option<Domain>,
+    live: Vec<&'a Coordination>,
+    closed: Vec<(&'a Name, &'a Closed)>,
+}
+
+object!(write PieceView<'a> {
+    "v": req v,
+    "domain": opt domain,
+    "live": set live,
+    "closed": set closed,
+});
+
+object!(Domain {
+    "head": req head,
+    "nowMs": req now_ms,
+    "configured": opt configured,
+    "lastOwner": opt last_owner,
+});
+
+/// The piece after a cursor. Cursors are `live:ID` and `closed:ID`, the last one taken; `closed:` begins the closed ones.
+pub(crate) fn snapshot(
+    state: &State,
+    cursor: Option<&str>,
+    max_bytes: u64,
+) -> Result<SnapshotChunk, CallError> {
+    let mut piece = PieceView {
+        v: VERSION,
+        domain: None,
+        live: Vec::new(),
+        closed: Vec::new(),
+    };
+    let mut bytes = 0_u64;
+    let after = |id: &str| {
+        if id.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(Name::from(id))
+        }
+    };
+    let live_after = match cursor {
+        None => {
+            piece.domain = Some(Domain {
+                head: state.head.clone(),
+                now_ms: state.now_ms,
+                configured: state.configured.clone(),
+                last_owner: state.last_owner.clone(),
+            });
+            Some(Bound::Unbounded)
+        }
+        Some(cursor) => cursor.strip_prefix("live:").map(after),
+    };
+    if let Some(from) = live_after {
+        for (id, live) in state.live.range((from, Bound::Unbounded)) {
+            bytes += canonical(live).len() as u64;
+            piece.live.push(live);
+            if bytes >= max_bytes {
+                return Ok(SnapshotChunk {
+                    chunk: canonical(&piece),
+                    next: Some(format!("live:{id}")),
+                });
+            }
+        }
+        let next = (!state.closed.is_empty()).then(|| "closed:".to_owned());
+        return Ok(SnapshotChunk {
+            chunk: canonical(&piece),
+            next,
+        });
+    }
+    let Some(from) = cursor
+        .and_then(|cursor| cursor.strip_prefix("closed:"))
+        .map(after)
+    else {
+        return Err(CallError::Bound(format!(
+            "cursor {cursor:?} is none that a snapshot gave"
+        )));
+    };
+    let mut closed = state.closed.range((from, Bound::Unbounded)).peekable();
+    while let Some((id, entry)) = closed.next() {
+        bytes += canonical(&(id, entry)).len() as u64;
+        piece.closed.push((id, entry));
+        if bytes >= max_bytes && closed.peek().is_some() {
+            return Ok(SnapshotChunk {
+                chunk: canonical(&piece),
+                next: Some(format!("closed:{id}")),
+            });
+        }
+    }
+    Ok(SnapshotChunk {
+        chunk: canonical(&piece),
+        next: None,
+    })
+}
+
+/// A snapshot that is being taken in.
+#[derive(Debug, Default)]
+pub(crate) struct Restore {
+    state: State,
+    begun: bool,
+}
+
+impl Restore {
+    /// Takes the next piece in.
+    pub(crate) fn push(&mut self, chunk: &str) -> Result<(), CallError> {
+        let piece: Piece = parse(chunk).map_err(|error| {
+            CallError::Bound(format!("the chunk is no piece of a snapshot: {error}"))
+        })?;
+        if piece.v != VERSION {
+            return Err(CallError::Bound(format!(
+                "snapshot version {} is not known",
+                piece.v
+            )));
+        }
+        if piece.domain.is_some() == self.begun {
+            return Err(CallError::Bound(
+                "the first chunk, and no other, holds the domain".into(),
+            ));
+        }
+        if let Some(domain) = piece.domain {
+            if let Some(configured) = &domain.configured {
+                let config = &configured.config;
+                self.state
+                    .index
+                    .slots
+                    .set_widths(config.max_in_flight, config.session_in_flight);
+            }
+            self.state.head = domain.head;
+            self.state.now_ms = domain.now_ms;
+            self.state.configured = domain.configured;
+            self.state.last_owner = domain.last_owner;
+            self.begun = true;
+        }
+        for live in piece.live {
+            live.check_indexes().map_err(CallError::Bound)?;
+            self.state.insert(live);
+        }
+        for (id, closed) in piece.closed {
+            for (seq, _) in &closed.undelivered {
+                self.state.index.reports.insert(*seq, id.clone());
+            }
+            self.state.closed.insert(id, closed);
+        }
+        Ok(())
+    }
+
+    /// The state, once the last piece is in.
+    pub(crate) fn finish(self) -> Result<State, CallError> {
+        if self.begun {
+            Ok(self.state)
+        } else {
+            Err(CallError::Bound("no chunk held the domain".into()))
+        }
+    }
+}

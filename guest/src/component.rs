@@ -1,0 +1,427 @@
+//! The only file that knows the bindings: it turns WIT types into those of the core and back.
+//!
+//! Holds no logic.
+
+#[allow(missing_docs, unsafe_code, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "coordinator", pub_export_macro: false });
+    use super::Component;
+    export!(Component);
+}
+
+use bindings::exports::qm2::coordination::{coordination, recovery};
+use bindings::qm2::coordination::{event_stream, lanes, queue, types as wit};
+use qm2_core::envelope::{self as core, Envelope};
+use qm2_core::machine::Machine;
+use qm2_core::message::{Caller, Host, Message, Notice, NoticeKind, Refused, Role};
+use qm2_core::receipt::{self, CallError, Remedy};
+use std::cell::RefCell;
+
+thread_local! {
+    static MACHINE: RefCell<Machine> = RefCell::default();
+}
+
+struct Component;
+
+impl coordination::Guest for Component {
+    fn configure(config: String) -> Result<(), wit::CallError> {
+        with(|machine| machine.configure(&mut Imports, &config))
+    }
+
+    fn submit_plan(
+        caller: wit::Caller,
+        now_ms: u64,
+        plan: String,
+    ) -> Result<Result<wit::PlanReceipt, wit::Rejection>, wit::CallError> {
+        let answer =
+            with(|machine| machine.submit_plan(&mut Imports, &to_caller(caller), now_ms, &plan))?;
+        Ok(answer.map(from_plan_receipt).map_err(from_rejection))
+    }
+
+    fn submit(caller: wit::Caller, now_ms: u64, envelopes: Vec<wit::Envelope>) -> Answers {
+        let envelopes: Vec<Envelope> = envelopes.into_iter().map(to_envelope).collect();
+        with(|machine| machine.submit(&mut Imports, &to_caller(caller), now_ms, &envelopes))
+            .map(from_answers)
+    }
+
+    fn acknowledge(caller: wit::Caller, now_ms: u64, keys: Vec<String>) -> Answers {
+        with(|machine| machine.acknowledge(&mut Imports, &to_caller(caller), now_ms, &keys))
+            .map(from_answers)
+    }
+
+    fn advance(now_ms: u64) -> Result<bool, wit::CallError> {
+        with(|machine| machine.advance(&mut Imports, now_ms))
+    }
+
+    fn next_deadline() -> Result<Option<u64>, wit::CallError> {
+        with(|machine| machine.next_deadline())
+    }
+
+    fn notice(now_ms: u64, notices: Vec<wit::Notice>) -> Answers {
+        let notices: Vec<Notice> = notices.into_iter().map(to_notice).collect();
+        with(|machine| machine.notice(&mut Imports, now_ms, &notices)).map(from_answers)
+    }
+
+    fn describe(id: String) -> Result<String, wit::CallError> {
+        with(|machine| machine.describe(&id))
+    }
+
+    fn explain_wait(id: String, step_id: String) -> Result<String, wit::CallError> {
+        with(|machine| machine.explain_wait(&id, &step_id))
+    }
+
+    fn head() -> Result<wit::LedgerHead, wit::CallError> {
+        with(|machine| machine.head()).map(from_head)
+    }
+}
+
+impl recovery::Guest for Component {
+    fn replay(lines: Vec<String>, checked: bool) -> Result<wit::LedgerHead, wit::CallError> {
+        with(|machine| machine.replay(&lines, checked)).map(from_head)
+    }
+
+    fn snapshot(
+        cursor: Option<String>,
+        max_bytes: u64,
+    ) -> Result<wit::SnapshotChunk, wit::CallError> {
+        let piece = with(|machine| machine.snapshot(cursor.as_deref(), max_bytes))?;
+        Ok(wit::SnapshotChunk {
+            chunk: piece.chunk,
+            next: piece.next,
+        })
+    }
+
+    fn restore(chunk: String, last: bool) -> Result<wit::LedgerHead, wit::CallError> {
+        with(|machine| machine.restore(&chunk, last)).map(from_head)
+    }
+
+    fn reconcile() -> Result<(), wit::CallError> {
+        with(|machine| machine.reconcile(&mut Imports))
+    }
+
+    fn state_digest() -> Result<String, wit::CallError> {
+        with(|machine| machine.state_digest())
+    }
+}
+
+type Answers = Result<Vec<Result<wit::Receipt, wit::Rejection>>, wit::CallError>;
+
+fn with<T>(call: impl FnOnce(&mut Machine) -> Result<T, CallError>) -> Result<T, wit::CallError> {
+    MACHINE.with_borrow_mut(call).map_err(from_call_error)
+}
+
+/// The host's side, as the core sees it.
+struct Imports;
+
+impl Host for Imports {
+    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+        event_stream::append(lines).map_err(|_| Refused)
+    }
+
+    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+        let messages: Vec<wit::Message> = messages.iter().map(from_message).collect();
+        queue::enqueue(&messages).map_err(|_| Refused)
+    }
+
+    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
+        queue::withdraw(keys).map_err(|_| Refused)
+    }
+
+    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+        let priority = from_priority(message.priority);
+        lanes::enqueue_in_lane(&message.lane, priority, &from_message(message)).map_err(|_| Refused)
+    }
+
+    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
+        lanes::cancel(keys).map_err(|_| Refused)
+    }
+}
+
+fn to_caller(caller: wit::Caller) -> Caller {
+    let role = caller.role.map(|role| match role {
+        wit::Role::User => Role::User,
+        wit::Role::Operator => Role::Operator,
+        wit::Role::Admin => Role::Admin,
+        wit::Role::Owner => Role::Owner,
+    });
+    Caller {
+        session: caller.session,
+        role,
+    }
+}
+
+fn to_notice(notice: wit::Notice) -> Notice {
+    let kind = match notice.kind {
+        wit::NoticeKind::UnknownTarget => NoticeKind::UnknownTarget,
+        wit::NoticeKind::Dropped => NoticeKind::Dropped,
+        wit::NoticeKind::HostLost => NoticeKind::HostLost,
+        wit::NoticeKind::Taken => NoticeKind::Taken,
+    };
+    Notice {
+        key: notice.key,
+        kind,
+    }
+}
+
+fn to_envelope(envelope: wit::Envelope) -> Envelope {
+    let (payload, payload_ref) = match envelope.payload {
+        wit::Payload::Empty => (None, None),
+        wit::Payload::Text(text) => (Some(text), None),
+        wit::Payload::Reference(wit::PayloadRef { uri, sha256, bytes }) => {
+            (None, Some(core::PayloadRef { uri, sha256, bytes }))
+        }
+    };
+    Envelope {
+        coordination_id: envelope.coordination_id,
+        step_id: envelope.step_id,
+        parent_step_id: envelope.parent_step_id,
+        attempt: envelope.attempt,
+        source_session: envelope.source_session,
+        target_session: envelope.target_session,
+        intent: match envelope.intent {
+            wit::Intent::Execute => core::Intent::Execute,
+            wit::Intent::Report => core::Intent::Report,
+            wit::Intent::Cancel => core::Intent::Cancel,
+            wit::Intent::Ack => core::Intent::Ack,
+        },
+        priority: match envelope.priority {
+            wit::Priority::Low => core::Priority::Low,
+            wit::Priority::Normal => core::Priority::Normal,
+            wit::Priority::High => core::Priority::High,
+            wit::Priority::Critical => core::Priority::Critical,
+        },
+        delivery_mode: match envelope.delivery_mode {
+            wit::DeliveryMode::BestEffort => core::DeliveryMode::BestEffort,
+            wit::DeliveryMode::AtLeastOnce => core::DeliveryMode::AtLeastOnce,
+        },
+        deadline_ms: envelope.deadline_ms,
+        created_at_ms: envelope.created_at_ms,
+        trace: core::Trace {
+            run_id: envelope.trace.run_id,
+            span_id: envelope.trace.span_id,
+            causal_ref: envelope.trace.causal_ref,
+            traceparent: envelope.trace.traceparent,
+        },
+        content_type: envelope.content_type,
+        payload,
+        payload_ref,
+        extensions: envelope
+            .extensions
+            .into_iter()
+            .map(|extension| core::Extension {
+                name: extension.name,
+                text: extension.text,
+            })
+            .collect(),
+        outcome: envelope.outcome.map(|outcome| match outcome {
+            wit::Outcome::Completed => core::Outcome::Completed,
+            wit::Outcome::Failed(failure) => core::Outcome::Failed {
+                class: match failure.class {
+                    wit::FailureClass::Retryable => core::FailureClass::Retryable,
+                    wit::FailureClass::Permanent => core::FailureClass::Permanent,
+                    wit::FailureClass::Unknown => core::FailureClass::Unknown,
+                },
+                code: failure.code,
+                message: failure.message,
+            },
+            wit::Outcome::Progress(number) => core::Outcome::Progress { number },
+        }),
+        reason: envelope.reason,
+    }
+}
+
+fn from_priority(priority: core::Priority) -> wit::Priority {
+    match priority {
+        core::Priority::Low => wit::Priority::Low,
+        core::Priority::Normal => wit::Priority::Normal,
+        core::Priority::High => wit::Priority::High,
+        core::Priority::Critical => wit::Priority::Critical,
+    }
+}
+
+fn from_delivery_mode(mode: core::DeliveryMode) -> wit::DeliveryMode {
+    match mode {
+        core::DeliveryMode::BestEffort => wit::DeliveryMode::BestEffort,
+        core::DeliveryMode::AtLeastOnce => wit::DeliveryMode::AtLeastOnce,
+    }
+}
+
+fn from_message(message: &Message) -> wit::Message {
+    wit::Message {
+        key: message.key.clone(),
+        delivery: message.delivery,
+        lane: message.lane.clone(),
+        priority: from_priority(message.priority),
+        delivery_mode: from_delivery_mode(message.delivery_mode),
+        deadline_ms: message.deadline_ms,
+        envelope: from_envelope(&message.envelope),
+    }
+}
+
+fn from_envelope(envelope: &Envelope) -> wit::Envelope {
+    let payload = match (&envelope.payload, &envelope.payload_ref) {
+        (_, Some(core::PayloadRef { uri, sha256, bytes })) => {
+            wit::Payload::Reference(wit::PayloadRef {
+                uri: uri.clone(),
+                sha256: sha256.clone(),
+                bytes: *bytes,
+            })
+        }
+        (Some(text), None) => wit::Payload::Text(text.clone()),
+        (None, None) => wit::Payload::Empty,
+    };
+    wit::Envelope {
+        coordination_id: envelope.coordination_id.clone(),
+        step_id: envelope.step_id.clone(),
+        parent_step_id: envelope.parent_step_id.clone(),
+        attempt: envelope.attempt,
+        source_session: envelope.source_session.clone(),
+        target_session: envelope.target_session.clone(),
+        intent: match envelope.intent {
+            core::Intent::Execute => wit::Intent::Execute,
+            core::Intent::Report => wit::Intent::Report,
+            core::Intent::Cancel => wit::Intent::Cancel,
+            core::Intent::Ack => wit::Intent::Ack,
+        },
+        priority: from_priority(envelope.priority),
+        delivery_mode: from_delivery_mode(envelope.delivery_mode),
+        deadline_ms: envelope.deadline_ms,
+        created_at_ms: envelope.created_at_ms,
+        trace: wit::Trace {
+            run_id: envelope.trace.run_id.clone(),
+            span_id: envelope.trace.span_id.clone(),
+            causal_ref: envelope.trace.causal_ref.clone(),
+            traceparent: envelope.trace.traceparent.clone(),
+        },
+        content_type: envelope.content_type.clone(),
+        payload,
+        extensions: envelope
+            .extensions
+            .iter()
+            .map(|extension| wit::Extension {
+                name: extension.name.clone(),
+                text: extension.text.clone(),
+            })
+            .collect(),
+        outcome: envelope.outcome.as_ref().map(|outcome| match outcome {
+            core::Outcome::Completed => wit::Outcome::Completed,
+            core::Outcome::Failed {
+                class,
+                code,
+                message,
+            } => wit::Outcome::Failed(wit::Failure {
+                class: match class {
+                    core::FailureClass::Retryable => wit::FailureClass::Retryable,
+                    core::FailureClass::Permanent => wit::FailureClass::Permanent,
+                    core::FailureClass::Unknown => wit::FailureClass::Unknown,
+                },
+                code: code.clone(),
+                message: message.clone(),
+            }),
+            core::Outcome::Progress { number } => wit::Outcome::Progress(*number),
+        }),
+        reason: envelope.reason.clone(),
+    }
+}
+
+fn from_head(head: receipt::Head) -> wit::LedgerHead {
+    wit::LedgerHead {
+        seq: head.seq,
+        hash: head.hash,
+    }
+}
+
+fn from_plan_receipt(receipt: receipt::PlanReceipt) -> wit::PlanReceipt {
+    wit::PlanReceipt {
+        coordination_id: receipt.coordination_id,
+        plan_digest: receipt.plan_digest,
+        created_seq: receipt.created_seq,
+        replayed: receipt.replayed,
+        state: receipt.state,
+        terminal: receipt.terminal,
+    }
+}
+
+fn from_answers(
+    answers: Vec<Result<receipt::Receipt, receipt::Rejection>>,
+) -> Vec<Result<wit::Receipt, wit::Rejection>> {
+    answers
+        .into_iter()
+        .map(|answer| answer.map(from_receipt).map_err(from_rejection))
+        .collect()
+}
+
+fn from_receipt(receipt: receipt::Receipt) -> wit::Receipt {
+    let status = match receipt.status {
+        receipt::ReceiptStatus::Accepted => wit::ReceiptStatus::Accepted,
+        receipt::ReceiptStatus::Replayed => wit::ReceiptStatus::Replayed,
+        receipt::ReceiptStatus::Late => wit::ReceiptStatus::Late,
+    };
+    wit::Receipt {
+        status,
+        seq: receipt.seq,
+        state: receipt.state,
+    }
+}
+
+fn from_rejection(rejection: receipt::Rejection) -> wit::Rejection {
+    use receipt::RejectionCode as Code;
+    let code = match rejection.code {
+        Code::InvalidField => wit::RejectionCode::InvalidField,
+        Code::InvalidPlan => wit::RejectionCode::InvalidPlan,
+        Code::PlanConflict => wit::RejectionCode::PlanConflict,
+        Code::UnknownCoordination => wit::RejectionCode::UnknownCoordination,
+        Code::UnknownStep => wit::RejectionCode::UnknownStep,
+        Code::UnknownAttempt => wit::RejectionCode::UnknownAttempt,
+        Code::UnknownKey => wit::RejectionCode::UnknownKey,
+        Code::UnauthorizedSession => wit::RejectionCode::UnauthorizedSession,
+        Code::ContentMismatch => wit::RejectionCode::ContentMismatch,
+        Code::NotDispatched => wit::RejectionCode::NotDispatched,
+        Code::DeadlinePast => wit::RejectionCode::DeadlinePast,
+        Code::CoordinationStopping => wit::RejectionCode::CoordinationStopping,
+        Code::Closed => wit::RejectionCode::Closed,
+        Code::DomainFull => wit::RejectionCode::DomainFull,
+        Code::ComponentFault => wit::RejectionCode::ComponentFault,
+    };
+    let next = match rejection.next {
+        Remedy::Fix => wit::Remedy::Fix,
+        Remedy::Retry { after_ms } => wit::Remedy::Retry(after_ms),
+        Remedy::Stop => wit::Remedy::Stop,
+        Remedy::Ask => wit::Remedy::Ask,
+    };
+    let problem = |problem: receipt::Problem| wit::Problem {
+        step_id: problem.step_id,
+        field: problem.field,
+        code: problem.code,
+        message: problem.message,
+    };
+    wit::Rejection {
+        code,
+        field: rejection.field,
+        message: rejection.message,
+        next,
+        seq: rejection.seq,
+        problems: rejection.problems.into_iter().map(problem).collect(),
+    }
+}
+
+fn from_call_error(error: CallError) -> wit::CallError {
+    match error {
+        CallError::Disabled => wit::CallError::Disabled,
+        CallError::InvalidConfig(says) => wit::CallError::InvalidConfig(says),
+        CallError::Bound(says) => wit::CallError::Bound(says),
+        CallError::Busy => wit::CallError::Busy,
+        CallError::LedgerUnavailable => wit::CallError::LedgerUnavailable,
+        CallError::Rebuild => wit::CallError::Rebuild,
+        CallError::ReadOnly(fault) => wit::CallError::ReadOnly(wit::LedgerFault {
+            seq: fault.seq,
+            kind: match fault.kind {
+                receipt::LedgerFaultKind::BrokenChain => wit::LedgerFaultKind::BrokenChain,
+                receipt::LedgerFaultKind::Nondeterminism => wit::LedgerFaultKind::Nondeterminism,
+                receipt::LedgerFaultKind::Unsupported => wit::LedgerFaultKind::Unsupported,
+            },
+            message: fault.message,
+        }),
+        CallError::Unknown(what) => wit::CallError::Unknown(what),
+    }
+}

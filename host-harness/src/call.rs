@@ -1,0 +1,239 @@
+//! The exports of the component as data: one variant a function, in and out.
+//!
+//! Does not call anything; [`crate::engine::Instance`] does.
+
+use qm2_core::envelope::Envelope;
+use qm2_core::message::{Caller, Notice};
+use qm2_core::receipt::{Head, PlanReceipt, Receipt, Rejection, SnapshotChunk};
+use serde::{Deserialize, Serialize};
+
+/// A call of an exported function. `nowMs` may be left out in calls to a [`crate::Domain`], which sets it from its clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    tag = "call",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+pub enum Call {
+    /// Sets the configuration; for the host only.
+    Configure {
+        /// Canonical JSON of [`qm2_core::config::Config`].
+        config: String,
+    },
+    /// Submits a plan.
+    SubmitPlan {
+        /// Must be the plan's owner.
+        caller: Caller,
+        /// When it came in, in milliseconds since the epoch.
+        #[serde(default)]
+        now_ms: u64,
+        /// The plan as JSON.
+        plan: String,
+    },
+    /// Submits envelopes.
+    Submit {
+        /// Who says them.
+        caller: Caller,
+        /// When they came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// At most 1 024.
+        envelopes: Vec<Envelope>,
+    },
+    /// Acknowledges reports to an owner.
+    Acknowledge {
+        /// The owner.
+        caller: Caller,
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// `report:SEQ`, at most 1 024.
+        keys: Vec<String>,
+    },
+    /// Tells the time; for the host only.
+    Advance {
+        /// The time.
+        #[serde(default)]
+        now_ms: u64,
+    },
+    /// Asks when to tell the time next.
+    NextDeadline,
+    /// The host's word on messages; for the host only.
+    Notice {
+        /// When it became known.
+        #[serde(default)]
+        now_ms: u64,
+        /// At most 1 024.
+        notices: Vec<Notice>,
+    },
+    /// Describes a coordination, or the domain if the id is empty.
+    Describe {
+        /// Id of the coordination, or empty.
+        #[serde(default)]
+        id: String,
+    },
+    /// Asks what a step waits for.
+    ExplainWait {
+        /// Id of the coordination.
+        id: String,
+        /// The step.
+        step_id: String,
+    },
+    /// Asks for the last record.
+    Head,
+    /// Applies ledger lines; for the host only.
+    Replay {
+        /// In order, without gaps.
+        lines: Vec<String>,
+        /// The host verified the chain itself.
+        checked: bool,
+    },
+    /// Asks for a piece of the state.
+    Snapshot {
+        /// Where the last piece ended.
+        #[serde(default)]
+        cursor: Option<String>,
+        /// Wished size of the piece in bytes.
+        max_bytes: u64,
+    },
+    /// Takes a piece of a state in; for the host only.
+    Restore {
+        /// The piece.
+        chunk: String,
+        /// Whether it is the last one.
+        last: bool,
+    },
+    /// Hands out again what is out; for the host only.
+    Reconcile,
+    /// Asks for the digest of the state.
+    StateDigest,
+}
+
+/// Answer to the [`Call`] of the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The configuration is in force.
+    Configure,
+    /// The plan's receipt or refusal.
+    SubmitPlan(Result<PlanReceipt, Rejection>),
+    /// One for each envelope.
+    Submit(Vec<Result<Receipt, Rejection>>),
+    /// One for each key.
+    Acknowledge(Vec<Result<Receipt, Rejection>>),
+    /// Whether more timers are due.
+    Advance(bool),
+    /// When to advance next, in milliseconds since the epoch.
+    NextDeadline(Option<u64>),
+    /// One for each notice.
+    Notice(Vec<Result<Receipt, Rejection>>),
+    /// Canonical JSON.
+    Describe(String),
+    /// Canonical JSON.
+    ExplainWait(String),
+    /// The last record.
+    Head(Head),
+    /// The last record applied.
+    Replay(Head),
+    /// The piece.
+    Snapshot(SnapshotChunk),
+    /// The last record that the state covers.
+    Restore(Head),
+    /// Everything that is out was handed out again.
+    Reconcile,
+    /// SHA-256 in hexadecimal.
+    StateDigest(String),
+}
+
+impl Call {
+    /// The exported function, as the WIT names it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "configure",
+            Self::SubmitPlan { .. } => "submit-plan",
+            Self::Submit { .. } => "submit",
+            Self::Acknowledge { .. } => "acknowledge",
+            Self::Advance { .. } => "advance",
+            Self::NextDeadline => "next-deadline",
+            Self::Notice { .. } => "notice",
+            Self::Describe { .. } => "describe",
+            Self::ExplainWait { .. } => "explain-wait",
+            Self::Head => "head",
+            Self::Replay { .. } => "replay",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Restore { .. } => "restore",
+            Self::Reconcile => "reconcile",
+            Self::StateDigest => "state-digest",
+        }
+    }
+
+    /// Whether only the host itself may make it on a running domain.
+    #[must_use]
+    pub fn is_host_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Configure { .. }
+                | Self::Advance { .. }
+                | Self::Notice { .. }
+                | Self::Replay { .. }
+                | Self::Restore { .. }
+                | Self::Reconcile
+        )
+    }
+
+    /// Whether it leaves the state as it is.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        matches!(
+            self,
+            Self::NextDeadline
+                | Self::Describe { .. }
+                | Self::ExplainWait { .. }
+                | Self::Head
+                | Self::Snapshot { .. }
+                | Self::StateDigest
+        )
+    }
+
+    /// Sets the time of a call that has one.
+    pub(crate) fn set_now(&mut self, at_ms: u64) {
+        match self {
+            Self::SubmitPlan { now_ms, .. }
+            | Self::Submit { now_ms, .. }
+            | Self::Acknowledge { now_ms, .. }
+            | Self::Advance { now_ms }
+            | Self::Notice { now_ms, .. } => *now_ms = at_ms,
+            _ => {}
+        }
+    }
+
+    /// The time of a call that has one.
+    pub(crate) fn now(&self) -> Option<u64> {
+        match self {
+            Self::SubmitPlan { now_ms, .. }
+            | Self::Submit { now_ms, .. }
+            | Self::Acknowledge { now_ms, .. }
+            | Self::Advance { now_ms }
+            | Self::Notice { now_ms, .. } => Some(*now_ms),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_answers_cross_as_one_json_line() {
+        let call: Call = serde_json::from_str(r#"{"call":"describe","id":"c1"}"#).unwrap();
+        assert_eq!(call, Call::Describe { id: "c1".into() });
+        let answer = Answer::Describe("{}".into());
+        let line = serde_json::to_string(&answer).unwrap();
+        assert_eq!(line, r#"{"describe":"{}"}"#);
+        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
+        assert!(serde_json::from_str::<Call>(r#"{"call":"describe","x":1}"#).is_err());
+    }
+}

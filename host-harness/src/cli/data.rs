@@ -1,0 +1,233 @@
+//! Reading a data directory without owning it: what every reading command needs, also while another process runs it.
+//!
+//! Writes nothing but the one note that a run leaves about its agents file.
+
+use super::failure::Failure;
+use qm2_core::config::Config;
+use qm2_core::event::{Event, Record};
+use qm2_core::ledger::Chain;
+use qm2_core::receipt::{CallError, LedgerFault, LedgerFaultKind};
+use qm2_host::agent::AgentTable;
+use qm2_host::agents_file::AgentsFile;
+use qm2_host::engine::{Answer, Call, Engine, Instance};
+use qm2_host::history::History;
+use qm2_host::sqlite::SqliteStore;
+use qm2_host::store::Store;
+use qm2_host::{Domain, HostError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Lines read, and replayed, at once.
+pub const CHUNK: usize = 512;
+
+/// Before the id of a coordination: the agents file that it was last run with.
+const AGENTS: &str = "agents:";
+
+/// The store, for reading.
+pub fn open(directory: &Path) -> Result<SqliteStore, Failure> {
+    Ok(SqliteStore::open_read_only(directory)?)
+}
+
+/// Whether there is something to read at all.
+pub fn exists(directory: &Path) -> bool {
+    directory.exists()
+        && SqliteStore::open_read_only(directory)
+            .is_ok_and(|store| store.head().is_ok_and(|h| h.seq > 0))
+}
+
+/// Gives all lines to `take`, in order, some at a time.
+pub fn each_chunk(
+    store: &dyn Store,
+    mut take: impl FnMut(&[String]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut after = 0;
+    loop {
+        let lines = store.lines(after, CHUNK)?;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        take(&lines)?;
+        // Lines are numbered without gaps from 1; where they are not, the chain says so.
+        after += lines.len() as u64;
+    }
+}
+
+/// The state of the ledger as it stands: an instance after replay, and every coordination folded.
+pub struct Replayed {
+    /// Answers reading calls.
+    pub instance: Instance,
+    /// By id.
+    pub histories: BTreeMap<String, History>,
+}
+
+/// Replays the ledger into a new instance.
+pub fn replay(store: &dyn Store) -> Result<Replayed, Failure> {
+    let mut instance = Engine::new()?.instance()?;
+    let mut histories: BTreeMap<String, History> = BTreeMap::new();
+    let mut chain = Chain::default();
+    loop {
+        // By number, not by count: the domain may grow while this reads.
+        let lines = store.lines(chain.head.seq, CHUNK)?;
+        if lines.is_empty() {
+            return Ok(Replayed {
+                instance,
+                histories,
+            });
+        }
+        for line in &lines {
+            chain.push(line).map_err(|fault| broken(&fault))?;
+            let record = Record::parse(line).map_err(|error| {
+                let message = format!("is not a record that this version knows: {error:?}");
+                broken(&LedgerFault {
+                    seq: chain.head.seq,
+                    kind: LedgerFaultKind::Unsupported,
+                    message,
+                })
+            })?;
+            let Some(id) = record.coordination_id.as_deref() else {
+                continue;
+            };
+            match histories.get_mut(id) {
+                Some(history) => history.apply(&record),
+                None => histories
+                    .extend(History::begin(&record).map(|history| (id.to_owned(), history))),
+            }
+        }
+        call(
+            &mut instance,
+            &Call::Replay {
+                lines,
+                checked: true,
+            },
+        )?;
+    }
+}
+
+/// A reading call to a scratch instance.
+pub fn call(instance: &mut Instance, call: &Call) -> Result<Answer, Failure> {
+    match instance.call(call) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(CallError::ReadOnly(fault))) => Err(broken(&fault)),
+        Ok(Err(error)) => Err(HostError::Call(error).into()),
+        Err(fault) => Err(Failure::host(
+            "component-fault",
+            format!("the component failed in {}: {fault}", call.name()),
+        )),
+    }
+}
+
+/// A ledger that does not verify.
+pub fn broken(fault: &LedgerFault) -> Failure {
+    HostError::LedgerBroken {
+        seq: fault.seq,
+        reason: fault.message.clone(),
+    }
+    .into()
+}
+
+/// No coordination of that id.
+pub fn unknown(directory: &Path, id: &str) -> Failure {
+    let message = format!(
+        "{} has no coordination {id}; `qm2 status` lists those it has",
+        directory.display()
+    );
+    Failure::usage("unknown-coordination", message)
+}
+
+/// What a run must know of a data directory before it opens it.
+#[derive(Default)]
+pub struct Overview {
+    /// The configuration in force.
+    pub config: Option<Config>,
+    /// Ids of coordinations that have not ended.
+    pub unfinished: BTreeSet<String>,
+}
+
+/// Looks the ledger through without replaying it: the record types that matter are told by the first members of a line.
+pub fn overview(store: &dyn Store) -> Result<Overview, Failure> {
+    let mut overview = Overview::default();
+    each_chunk(store, |lines| {
+        for line in lines {
+            match (member(line, "type"), member(line, "coordinationId")) {
+                (Some("coordination.created"), Some(id)) => {
+                    overview.unfinished.insert(id.to_owned());
+                }
+                (Some("coordination.terminal"), Some(id)) => {
+                    overview.unfinished.remove(id);
+                }
+                (Some("ledger.genesis" | "domain.configured"), _) => {
+                    // A record that is not readable is found when the domain opens, and named there.
+                    match Record::parse(line).map(|record| record.event) {
+                        Ok(Event::Genesis(genesis)) => overview.config = Some(genesis.config),
+                        Ok(Event::Configured(configured)) => {
+                            overview.config = Some(configured.config)
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok(overview)
+}
+
+/// A text without escapes at the beginning of a line, which is where the members that every record has stand.
+fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;
+    rest.split_once('"').map(|(text, _)| text)
+}
+
+/// The agents file that a coordination was last run with.
+pub fn remembered_agents(store: &dyn Store, id: &str) -> Result<Option<PathBuf>, Failure> {
+    Ok(store.meta(&format!("{AGENTS}{id}"))?.map(PathBuf::from))
+}
+
+/// Remembers it, so that another run of the directory, or a cancel, takes the same.
+pub async fn remember_agents(domain: &Domain, id: &str, path: &Path) -> Result<(), Failure> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let Some(path) = path.to_str().map(ToOwned::to_owned) else {
+        let message = format!(
+            "the path {} is not UTF-8 and cannot be kept; move the agents file",
+            path.display()
+        );
+        return Err(Failure::usage("invalid-agents", message));
+    };
+    let key = format!("{AGENTS}{id}");
+    let remember = move |store: &mut dyn Store| match store.meta(&key)? {
+        Some(known) if known == path => Ok(()),
+        _ => store.set_meta(&key, &path),
+    };
+    Ok(domain.with_store(remember).await?)
+}
+
+/// The agents files of other unfinished coordinations; they go on as soon as the domain opens.
+pub fn other_agents(
+    store: &dyn Store,
+    unfinished: &BTreeSet<String>,
+    id: &str,
+) -> Result<Vec<(String, AgentTable)>, Failure> {
+    let mut files = Vec::new();
+    for other in unfinished.iter().filter(|other| *other != id) {
+        // One that no run left a note about was submitted by another host; its steps have no agents here.
+        let Some(path) = remembered_agents(store, other)? else {
+            continue;
+        };
+        let table = table(&path).map_err(|error| {
+            let message = format!(
+                "coordination {other} of this data directory has not ended and would go on, but its agents file is not \
+                 usable ({error}); restore the file, cancel it with `qm2 cancel {other}`, or use another --data"
+            );
+            Failure::usage("invalid-agents", message)
+        })?;
+        files.push((other.clone(), table));
+    }
+    Ok(files)
+}
+
+/// The agents of a file; they run in its folder.
+pub fn table(path: &Path) -> Result<AgentTable, HostError> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    AgentsFile::read(&path)?.table(path.parent().unwrap_or(Path::new(".")))
+}

@@ -1,0 +1,36 @@
+//! `qm2 schema`: JSON Schema for editors, from the very types that parse the files.
+
+use super::exit;
+use super::failure::Failure;
+use super::output::Output;
+use clap::ValueEnum;
+use qm2_core::plan::Plan;
+use qm2_host::agents_file::AgentsFile;
+use schemars::schema_for;
+
+/// Arguments of `schema`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Of which file.
+    what: What,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// A plan.
+    Plan,
+    /// An agents file, as it would be in JSON.
+    Agents,
+}
+
+/// Prints it.
+pub fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
+    let schema = match arguments.what {
+        What::Plan => schema_for!(Plan),
+        What::Agents => schema_for!(AgentsFile),
+    };
+    output.result(&schema, || {
+        serde_json::to_string_pretty(&schema).unwrap_or_default()
+    });
+    Ok(exit::SUCCESS)
+}

@@ -1,0 +1,312 @@
+//! From committed messages to work: which agent runs what, when it is told to stop, and what is said at its end.
+//!
+//! Handing out never blocks and never fails. A key that is known is not started again, however often it is delivered. Does
+//! not decide what a message means for its step; the component does.
+
+mod attempt;
+
+use crate::agent::Report;
+use crate::component::Staged;
+use crate::lane::LaneSet;
+use crate::process::Context;
+use crate::route::{Route, Routes};
+use crate::submit::{Finished, Input, Side, Submitter};
+use qm2_core::envelope::{Envelope, Intent};
+use qm2_core::message::{CANCEL_PREFIX, Message, NoticeKind, PROBE_PREFIX};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// Hands out messages; one a domain.
+pub(crate) struct Delivery {
+    state: Mutex<State>,
+    /// Number of attempts at work.
+    at_work: watch::Sender<usize>,
+    routes: Routes,
+    context: Context,
+    submitter: Submitter,
+    lanes: LaneSet,
+    runtime: Handle,
+}
+
+#[derive(Default)]
+struct State {
+    /// Set once the domain closes: nothing starts and nothing is reported any more.
+    closing: bool,
+    attempts: HashMap<String, Attempt>,
+    /// Reports that their owners have not acknowledged.
+    reports: BTreeMap<String, Message>,
+    owners: Vec<(String, mpsc::UnboundedSender<Message>)>,
+}
+
+/// An attempt that was handed out and whose end is not settled.
+struct Attempt {
+    execute: Envelope,
+    stage: Stage,
+    /// The component has ended it; what comes is late.
+    ended: bool,
+    cancelled: watch::Sender<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Kept for a process that serves it.
+    Held,
+    /// In a lane.
+    Waiting,
+    /// At work.
+    Started,
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        routes: Routes,
+        context: Context,
+        submitter: Submitter,
+        lanes: LaneSet,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            state: Mutex::default(),
+            at_work: watch::Sender::new(0),
+            routes,
+            context,
+            submitter,
+            lanes,
+            runtime,
+        }
+    }
+
+    /// Hands out what a commit has made durable.
+    pub(crate) fn hand_out(self: &Arc<Self>, staged: Staged) {
+        for key in staged.withdrawn.iter().chain(&staged.lane_cancelled) {
+            self.withdraw(key);
+        }
+        for message in staged.messages {
+            self.deliver(message);
+        }
+        for (lane, priority, mut message) in staged.lane_messages {
+            (message.lane, message.priority) = (lane, priority);
+            self.deliver(message);
+        }
+    }
+
+    /// Reports to an owner session: those that wait, then those that come.
+    pub(crate) fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Message> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        for message in state.reports.values() {
+            if message.envelope.target_session == owner {
+                let _ = sender.send(message.clone());
+            }
+        }
+        state.owners.push((owner.to_owned(), sender));
+        receiver
+    }
+
+    /// Waits until no attempt of a coordination is at work.
+    pub(crate) async fn idle(&self, coordination_id: &str) {
+        let mut at_work = self.at_work.subscribe();
+        let of_coordination = || {
+            self.lock().attempts.values().any(|attempt| {
+                attempt.stage == Stage::Started
+                    && attempt.execute.coordination_id == coordination_id
+            })
+        };
+        while of_coordination() && at_work.changed().await.is_ok() {}
+    }
+
+    /// Ends everything that runs, with its children, and reports nothing: the next owner of the data directory says that
+    /// it was lost, which costs no retry.
+    pub(crate) async fn close(&self) {
+        self.begin_closing();
+        let mut at_work = self.at_work.subscribe();
+        let _ = at_work.wait_for(|&count| count == 0).await;
+    }
+
+    /// The first half of [`Delivery::close`], for where nobody can wait.
+    pub(crate) fn begin_closing(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.owners.clear();
+        let waiting: Vec<String> = state
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.stage != Stage::Started)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &waiting {
+            state.attempts.remove(key);
+        }
+        for attempt in state.attempts.values() {
+            attempt.cancelled.send_replace(true);
+        }
+        drop(state);
+        for key in waiting {
+            self.lanes.drop_waiting(&key);
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, message: Message) {
+        if let Some(key) = message.key.strip_prefix(CANCEL_PREFIX) {
+            self.cancel(key);
+            self.finished(Finished::Message(message.key));
+        } else if let Some(key) = message.key.strip_prefix(PROBE_PREFIX) {
+            self.answer_probe(key);
+            self.finished(Finished::Message(message.key));
+        } else if message.envelope.intent == Intent::Execute {
+            self.execute(message);
+        } else {
+            self.report_to_owner(message);
+        }
+    }
+
+    /// Puts an attempt into its lane, once.
+    fn execute(self: &Arc<Self>, message: Message) {
+        let (coordination_id, session) = (
+            &message.envelope.coordination_id,
+            &message.envelope.target_session,
+        );
+        let route = self.routes.find(coordination_id, session);
+        let (cancelled, cancel) = watch::channel(false);
+        let stage = match route {
+            Route::NotServedHere => Stage::Held,
+            _ => Stage::Waiting,
+        };
+        let mut state = self.lock();
+        if state.closing || state.attempts.contains_key(&message.key) {
+            return;
+        }
+        let execute = message.envelope.clone();
+        let attempt = Attempt {
+            execute,
+            stage,
+            ended: false,
+            cancelled,
+        };
+        state.attempts.insert(message.key.clone(), attempt);
+        drop(state);
+        match route {
+            Route::To(agent) => {
+                let this = self.clone();
+                let (key, lane) = (message.key.clone(), message.lane.clone());
+                let (session, priority) = (session.clone(), message.priority);
+                let work = async move { this.run(message, agent, cancel).await };
+                self.lanes
+                    .enqueue_message(&lane, &session, priority, &key, work);
+            }
+            Route::Nobody => {
+                tracing::warn!(
+                    "no agent serves session {session}: {} cannot run",
+                    message.key
+                );
+                self.submitter
+                    .notice(&message.key, NoticeKind::UnknownTarget);
+                self.lock().attempts.remove(&message.key);
+            }
+            Route::NotServedHere => {
+                tracing::info!(
+                    "{} waits: this process serves no agents for it",
+                    message.key
+                );
+            }
+        }
+    }
+
+    /// Tells an attempt to stop. One that has not started ends here.
+    fn cancel(self: &Arc<Self>, key: &str) {
+        let mut state = self.lock();
+        let Some(attempt) = state.attempts.get_mut(key) else {
+            drop(state);
+            // Not at work here, so dead: there is no grace to wait for. Without effect where the attempt has ended.
+            self.submitter.notice(key, NoticeKind::HostLost);
+            return;
+        };
+        if attempt.stage == Stage::Started {
+            attempt.cancelled.send_replace(true);
+            return;
+        }
+        let Some(attempt) = state.attempts.remove(key) else {
+            return;
+        };
+        drop(state);
+        self.lanes.drop_waiting(key);
+        if attempt.ended {
+            return;
+        }
+        let this = self.clone();
+        let key = key.to_owned();
+        self.runtime.spawn(async move {
+            let report = Report::retryable("cancelled", "it was cancelled before it started");
+            tracing::debug!("{key} was cancelled before it started");
+            this.report(&attempt.execute, report, Side::default()).await;
+        });
+    }
+
+    /// The component has ended an attempt: what has not started never does.
+    fn withdraw(&self, key: &str) {
+        let mut state = self.lock();
+        state.reports.remove(key);
+        let Some(attempt) = state.attempts.get_mut(key) else {
+            return;
+        };
+        if attempt.stage == Stage::Started {
+            attempt.ended = true;
+            return;
+        }
+        state.attempts.remove(key);
+        drop(state);
+        self.lanes.drop_waiting(key);
+    }
+
+    /// What is not known here is dead: everything that an earlier process had started was ended when this one opened.
+    fn answer_probe(&self, key: &str) {
+        let kind = match self.lock().attempts.contains_key(key) {
+            true => NoticeKind::Taken,
+            false => NoticeKind::HostLost,
+        };
+        self.submitter.notice(key, kind);
+    }
+
+    fn report_to_owner(self: &Arc<Self>, message: Message) {
+        let mut state = self.lock();
+        if state.closing {
+            return;
+        }
+        state.reports.insert(message.key.clone(), message.clone());
+        drop(state);
+        let this = self.clone();
+        let (lane, priority) = (message.lane.clone(), message.priority);
+        let work = async move {
+            let mut state = this.lock();
+            let to = &message.envelope.target_session;
+            state.owners.retain(|(_, sender)| !sender.is_closed());
+            for (_, sender) in state.owners.iter().filter(|(session, _)| session == to) {
+                let _ = sender.send(message.clone());
+            }
+        };
+        drop(self.lanes.enqueue(&lane, priority, work));
+    }
+
+    /// Moves an attempt from its lane to work; false if it is not wanted any more.
+    fn start(&self, key: &str) -> bool {
+        let mut state = self.lock();
+        let closing = state.closing;
+        let Some(attempt) = state.attempts.get_mut(key).filter(|_| !closing) else {
+            return false;
+        };
+        attempt.stage = Stage::Started;
+        self.at_work.send_modify(|count| *count += 1);
+        true
+    }
+
+    fn finished(&self, finished: Finished) {
+        self.submitter.send(Input::Finished(finished));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing here can panic half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

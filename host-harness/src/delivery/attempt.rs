@@ -1,0 +1,246 @@
+//! One attempt at work: its ack, the agent, its report.
+//!
+//! Does not decide whether it may start; the parent module does, and the component by its answer to the ack.
+
+use super::Delivery;
+use crate::agent::{Agent, CommandAgent, Function, Report, Task, reply};
+use crate::error::HostError;
+use crate::payload;
+use crate::process::{Ended, Process};
+use crate::submit::{Finished, Side};
+use qm2_core::envelope::{Envelope, FailureClass, Intent};
+use qm2_core::message::Message;
+use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a cancelled in-process agent may take to return before it is dropped.
+const RETURN_GRACE: Duration = Duration::from_secs(2);
+
+/// The component's word on an ack.
+#[derive(PartialEq, Eq)]
+enum Admitted {
+    Yes,
+    /// The attempt is over, or was never its own.
+    No,
+}
+
+impl Delivery {
+    /// Runs one attempt from its ack to its settled report.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        message: Message,
+        agent: Agent,
+        cancel: watch::Receiver<bool>,
+    ) {
+        let key = message.key.clone();
+        if !self.start(&key) {
+            return;
+        }
+        // Dropped last, also when an agent panics.
+        let _at_work = AtWork {
+            delivery: self.clone(),
+            key,
+        };
+        match agent {
+            Agent::Function(function) => self.run_function(message, &function, cancel).await,
+            Agent::Command(agent) => self.run_command(message, &agent, cancel).await,
+        }
+    }
+
+    async fn run_function(
+        self: &Arc<Self>,
+        message: Message,
+        function: &Arc<Function>,
+        cancel: watch::Receiver<bool>,
+    ) {
+        let (key, execute) = (message.key, message.envelope);
+        // Nothing starts before its ack is durable: after a crash an attempt without one was not started.
+        if self.ack(&execute, Side::default()).await != Admitted::Yes {
+            return;
+        }
+        let task = Task {
+            key: key.clone(),
+            delivery: message.delivery,
+            envelope: execute.clone(),
+            cancelled: cancel.clone(),
+            submitter: self.submitter.clone(),
+        };
+        // A task of its own, so that a panic ends the attempt and nothing else.
+        let mut work = tokio::spawn(function(task));
+        let report = tokio::select! {
+            report = &mut work => Some(report),
+            () = until(cancel) => tokio::time::timeout(RETURN_GRACE, &mut work).await.ok(),
+        };
+        let report = match report {
+            Some(Ok(report)) => report,
+            Some(Err(e)) if e.is_panic() => {
+                Report::failed(FailureClass::Unknown, "panic", "the agent panicked")
+            }
+            Some(Err(_)) | None => {
+                work.abort();
+                let _ = work.await;
+                Report::retryable("cancelled", "the agent was dropped after a cancel")
+            }
+        };
+        self.report(&execute, report, Side::default()).await;
+    }
+
+    async fn run_command(
+        self: &Arc<Self>,
+        message: Message,
+        agent: &CommandAgent,
+        cancel: watch::Receiver<bool>,
+    ) {
+        let (key, execute) = (message.key, message.envelope);
+        let mut process = match Process::spawn(&self.context, agent, &key, &execute) {
+            Ok(process) => process,
+            Err(e) => {
+                let says = format!(
+                    "could not start {:?} in {}: {e}",
+                    agent.command,
+                    agent.folder.display()
+                );
+                let report = Report::permanent("spawn-failed", says);
+                self.report(&execute, report, Side::default()).await;
+                return;
+            }
+        };
+        let noted = Some(process.note());
+        let message_key = key.clone();
+        let forgotten = Some(key);
+        // One commit says that it was taken up and which process it is; only then may it do anything.
+        if self
+            .ack(
+                &execute,
+                Side {
+                    noted,
+                    forgotten: None,
+                },
+            )
+            .await
+            != Admitted::Yes
+        {
+            if let Err(e) = process.end().await {
+                tracing::error!("{e}");
+            }
+            if !self.lock().closing {
+                self.finished(Finished::Process(message_key));
+            }
+            return;
+        }
+        process.open_gate(&execute);
+        let (Ended::Itself(report) | Ended::Cancelled(report)) = process.run(until(cancel)).await;
+        let side = Side {
+            noted: None,
+            forgotten,
+        };
+        self.report(&execute, report, side).await;
+    }
+
+    /// Says that an attempt was taken up, and waits for the commit.
+    async fn ack(&self, execute: &Envelope, side: Side) -> Admitted {
+        if self.lock().closing {
+            return Admitted::No;
+        }
+        let ack = reply(execute, Intent::Ack);
+        let answer = self.submitter.submit_until_answered(ack, side).await;
+        match answer {
+            // Closing meanwhile: the note and the ack stand, and the next owner says host-lost.
+            Ok(Ok(_)) if self.lock().closing => Admitted::No,
+            Ok(Ok(Receipt {
+                status: ReceiptStatus::Accepted | ReceiptStatus::Replayed,
+                ..
+            })) => Admitted::Yes,
+            Ok(Ok(Receipt {
+                status: ReceiptStatus::Late,
+                ..
+            })) => Admitted::No,
+            Ok(Err(rejection)) => {
+                self.log(execute, "ack", &rejection);
+                Admitted::No
+            }
+            Err(e) => {
+                self.log_error(execute, &e);
+                Admitted::No
+            }
+        }
+    }
+
+    /// Says how an attempt ended, and waits for the commit.
+    pub(super) async fn report(&self, execute: &Envelope, mut report: Report, side: Side) {
+        if self.lock().closing {
+            // The note stays: the next owner says host-lost.
+            return;
+        }
+        let bytes_max = self.context.payload_bytes_max;
+        if let Err(e) = payload::bound(&self.context.data, &mut report, bytes_max) {
+            report = Report::retryable("payload-not-kept", e.to_string());
+        }
+        let envelope = report.into_envelope(execute);
+        let refusal = match self.submit_report(execute, envelope, side.clone()).await {
+            Some(refusal) if refusal.code == RejectionCode::InvalidField => refusal,
+            _ => return,
+        };
+        // What the agent said cannot be said: that is how it failed, rather than that nobody ever hears of it.
+        let says = format!("its report was refused: {refusal}");
+        let envelope = Report::permanent("bad-report", says).into_envelope(execute);
+        self.submit_report(execute, envelope, side).await;
+    }
+
+    async fn submit_report(
+        &self,
+        execute: &Envelope,
+        envelope: Envelope,
+        side: Side,
+    ) -> Option<Rejection> {
+        match self.submitter.submit_until_answered(envelope, side).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(rejection)) => {
+                self.log(execute, "report", &rejection);
+                Some(rejection)
+            }
+            Err(e) => {
+                self.log_error(execute, &e);
+                None
+            }
+        }
+    }
+
+    fn log(&self, execute: &Envelope, what: &str, rejection: &Rejection) {
+        let step = execute.step_id.as_deref().unwrap_or_default();
+        tracing::warn!(
+            "{what} of {}:{step} was refused: {rejection}",
+            execute.coordination_id
+        );
+    }
+
+    fn log_error(&self, execute: &Envelope, error: &HostError) {
+        if matches!(error, HostError::Closed) {
+            return;
+        }
+        let step = execute.step_id.as_deref().unwrap_or_default();
+        tracing::error!("{}:{step}: {error}", execute.coordination_id);
+    }
+}
+
+/// Takes an attempt off when its work is settled, whatever way that came.
+struct AtWork {
+    delivery: Arc<Delivery>,
+    key: String,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.delivery.lock().attempts.remove(&self.key);
+        self.delivery.at_work.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Resolves when the value becomes true, and never if nobody is left who could make it so.
+async fn until(mut value: watch::Receiver<bool>) {
+    if value.wait_for(|&yes| yes).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,207 @@
+//! A domain: one data directory, one component instance, one loop.
+//!
+//! The loop has a thread of its own, because the component and the store are synchronous. It takes all calls that wait, runs
+//! them on the instance, commits once, and then answers. Everything else of a domain runs on the caller's runtime. How a
+//! call becomes durable is in `transaction`, how work starts in `delivery`.
+
+use crate::call::{Answer, Call};
+use crate::delivery::Delivery;
+use crate::error::{HostError, Result};
+use crate::event_stream::EventStream;
+use crate::lane::LaneSet;
+use crate::opening::DomainBuilder;
+use crate::socket::Server;
+use crate::store::Store;
+use crate::submit::{Input, Side, Submitter};
+use crate::survivor::{self, Of};
+use crate::transaction::Writer;
+use qm2_core::config::Config;
+use qm2_core::message::Message;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Calls of one commit.
+const GROUP_CALLS_MAX: usize = 256;
+/// Ledger lines after which a group is committed although calls wait.
+const GROUP_LINES_MAX: usize = 8_192;
+/// How often a store that is away is tried again.
+const AWAY_RETRY: Duration = Duration::from_secs(1);
+
+/// A running domain; cheap to clone. Without [`Domain::close`] the last clone stops it without waiting for anything.
+#[derive(Clone)]
+pub struct Domain(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) data: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) submitter: Submitter,
+    pub(crate) stream: EventStream,
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) lanes: LaneSet,
+    pub(crate) server: Mutex<Option<Server>>,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Domain {
+    /// Begins to open the domain of a data directory, which is made where it is missing.
+    pub fn builder(directory: impl Into<PathBuf>) -> DomainBuilder {
+        DomainBuilder::new(directory.into())
+    }
+
+    /// Makes a call of the component at the present time, whatever time it names, and answers when everything that the
+    /// answer rests on is durable.
+    ///
+    /// # Errors
+    /// [`HostError::Call`] if the component refused the whole call, [`HostError::Retry`] if it is unknown whether it was
+    /// kept, [`HostError::HostOnly`] for calls that the domain makes itself, [`HostError::Closed`] after the end.
+    pub async fn call(&self, call: Call) -> Result<Answer> {
+        if call.is_host_only() {
+            return Err(HostError::HostOnly { call: call.name() });
+        }
+        self.0.submitter.call(call, Side::default()).await
+    }
+
+    /// Ledger lines from here on, each after it is durable. A receiver that falls behind loses the oldest; the ledger has
+    /// them.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.0.stream.subscribe()
+    }
+
+    /// Reports to an owner session: those not acknowledged yet, then those that come. Acknowledge them with
+    /// [`Call::Acknowledge`].
+    #[must_use]
+    pub fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Message> {
+        self.0.delivery.reports(owner)
+    }
+
+    /// Waits until no agent of a coordination is at work in this process and what they said is settled.
+    pub async fn idle(&self, coordination_id: &str) {
+        self.0.delivery.idle(coordination_id).await;
+    }
+
+    /// The lanes, for a host's own messages.
+    #[must_use]
+    pub fn lanes(&self) -> &LaneSet {
+        &self.0.lanes
+    }
+
+    /// The data directory, absolute.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.0.data
+    }
+
+    /// The configuration that the domain was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Reads or writes the store between two commits.
+    ///
+    /// # Errors
+    /// Those of the work; [`HostError::Closed`] after the end.
+    pub async fn with_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (done, result) = oneshot::channel();
+        let work = Box::new(move |store: &mut dyn Store| {
+            let _ = done.send(work(store));
+        });
+        let inputs = &self.0.submitter.inputs;
+        inputs
+            .send(Input::Store(work))
+            .map_err(|_| HostError::Closed)?;
+        result.await.unwrap_or(Err(HostError::Closed))
+    }
+
+    /// Stops in order: agents are ended with their children, nothing is recorded as failed, and the next process that opens
+    /// the data directory takes everything up again.
+    pub async fn close(&self) {
+        self.0.delivery.close().await;
+        drop(take(&self.0.server));
+        self.0.submitter.send(Input::Close);
+        let thread = take(&self.0.thread);
+        let data = self.0.data.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            // Before the lock goes with the thread: the next owner must not find them.
+            if let Err(e) = survivor::end(&data, Of::Directory(&[])) {
+                tracing::error!("{e}");
+            }
+            if let Some(thread) = thread
+                && thread.join().is_err()
+            {
+                tracing::error!("the loop of the domain had panicked");
+            }
+        });
+        let _ = ended.await;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.delivery.begin_closing();
+        self.submitter.send(Input::Close);
+    }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Runs a domain until it is closed.
+pub(crate) fn run(mut writer: Writer, inputs: &Receiver<Input>, submitter: &Submitter) {
+    let clock = &submitter.clock;
+    let mut deadline_ms = writer.next_deadline();
+    loop {
+        let sleep = match writer.is_away() {
+            true => AWAY_RETRY,
+            false => clock.sleep_until(deadline_ms),
+        };
+        let mut next = match inputs.recv_timeout(sleep) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if writer.is_away() {
+            writer.return_to_stored();
+        }
+        // Inputs that came before this moment are applied before timers that are due at it.
+        let now_ms = clock.now_ms();
+        let mut calls = 0;
+        while let Some(input) = next {
+            match input {
+                Input::Call { call, side, reply } => writer.apply(call, side, reply),
+                Input::Finished(finished) => writer.finish(finished),
+                Input::Store(work) => {
+                    // It sees what came before it.
+                    writer.commit();
+                    work(writer.store());
+                }
+                Input::Close => {
+                    writer.commit();
+                    return;
+                }
+            }
+            calls += 1;
+            if calls >= GROUP_CALLS_MAX || writer.lines_staged() >= GROUP_LINES_MAX {
+                break;
+            }
+            next = inputs.try_recv().ok();
+        }
+        if deadline_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            writer.advance(now_ms);
+        }
+        if !writer.commit() {
+            // What is out after the store's return.
+            writer.commit();
+        }
+        deadline_ms = writer.next_deadline();
+    }
+}

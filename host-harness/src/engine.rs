@@ -1,0 +1,298 @@
+//! wasmtime around the component: a deterministic configuration, a compiled component, instances with a memory limit
+//! and a deadline for every call.
+//!
+//! Links exactly the interfaces of the WIT and no WASI. Does not keep anything: what an instance says is staged and
+//! taken by the caller.
+
+pub use crate::call::{Answer, Call};
+use crate::component::HostState;
+pub use crate::component::Staged;
+use crate::component::bindings::exports::qm2::coordination::{coordination, recovery};
+use crate::component::bindings::qm2::coordination::{event_stream, lanes, queue, types};
+use crate::component::bindings::{Coordinator, CoordinatorPre};
+use crate::error::{HostError, Result};
+use crate::{cache, convert};
+use qm2_core::receipt::CallError;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, EngineWeak, Store, StoreLimitsBuilder, Trap};
+
+/// How often the deadline of a call is looked at; a deadline is met within one tick.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What bounds an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Longest linear memory of an instance in bytes.
+    pub memory_bytes_max: usize,
+    /// Longest duration of one export call.
+    pub call_deadline: Duration,
+}
+
+impl Default for Sandbox {
+    /// 2 GiB and 30 seconds.
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 2 * 1024 * 1024 * 1024,
+            call_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The compiled component; cheap to clone, and shared by any number of domains.
+#[derive(Clone)]
+pub struct Engine {
+    engine: wasmtime::Engine,
+    pre: Arc<CoordinatorPre<HostState>>,
+    sandbox: Sandbox,
+}
+
+/// Why an instance died. What it had staged in this call is gone, and so is the instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It trapped.
+    Trap(String),
+    /// The call took longer than its deadline.
+    Deadline,
+    /// It died in an earlier call.
+    Dead,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(message) => write!(f, "trap: {message}"),
+            Self::Deadline => f.write_str("the call took longer than its deadline"),
+            Self::Dead => f.write_str("the instance died in an earlier call"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Engine {
+    /// Compiles the embedded component, or takes it from the user's cache folder.
+    ///
+    /// # Errors
+    /// [`HostError::Component`] if the component does not compile or imports what it must not.
+    pub fn new() -> Result<Self> {
+        Self::with(Sandbox::default(), None)
+    }
+
+    /// As [`Engine::new`], with other bounds, and a folder to cache in where the user has no cache folder.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with(sandbox: Sandbox, cache_fallback: Option<&Path>) -> Result<Self> {
+        let failed = |e: wasmtime::Error| HostError::Component(format!("{e:#}"));
+        let engine = wasmtime::Engine::new(&config()).map_err(failed)?;
+        let component = cache::compiled(&engine, crate::COMPONENT, cache_fallback)?;
+        let pre = link(&engine, &component).map_err(failed)?;
+        start_ticker(engine.weak());
+        Ok(Self {
+            engine,
+            pre: Arc::new(pre),
+            sandbox,
+        })
+    }
+
+    /// A new instance without any record.
+    ///
+    /// # Errors
+    /// [`HostError::Component`] if it cannot be made.
+    pub fn instance(&self) -> Result<Instance> {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(self.sandbox.memory_bytes_max)
+            .trap_on_grow_failure(true)
+            .build();
+        let staged = Staged::default();
+        let mut store = Store::new(&self.engine, HostState { staged, limits });
+        store.limiter(|state| &mut state.limits);
+        let ticks = self.sandbox.call_deadline.as_millis() / TICK.as_millis() + 1;
+        let deadline_ticks = u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
+        // Making an instance is not a call; calls set their own.
+        store.set_epoch_deadline(u64::MAX >> 1);
+        let coordinator = self
+            .pre
+            .instantiate(&mut store)
+            .map_err(|e| HostError::Component(format!("{e:#}")))?;
+        Ok(Instance {
+            store,
+            coordinator,
+            deadline_ticks,
+            dead: false,
+        })
+    }
+}
+
+/// Same inputs, same bytes, on every platform: nothing that may differ is on.
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        .wasm_shared_everything_threads(false)
+        .shared_memory(false)
+        .cranelift_nan_canonicalization(true)
+        .epoch_interruption(true);
+    config
+}
+
+fn link(
+    engine: &wasmtime::Engine,
+    component: &Component,
+) -> wasmtime::Result<CoordinatorPre<HostState>> {
+    let mut linker = Linker::<HostState>::new(engine);
+    types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    event_stream::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    queue::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    lanes::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    CoordinatorPre::new(linker.instantiate_pre(component)?)
+}
+
+/// Deadlines need someone who counts; ends with the engine.
+fn start_ticker(engine: EngineWeak) {
+    let ticker = thread::Builder::new().name("qm2-epoch".into());
+    let started = ticker.spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    });
+    if let Err(e) = started {
+        tracing::warn!(
+            "calls of the component run without a deadline: no thread to count time: {e}"
+        );
+    }
+}
+
+/// One instance of the component: the state of one domain.
+pub struct Instance {
+    store: Store<HostState>,
+    coordinator: Coordinator,
+    deadline_ticks: u64,
+    dead: bool,
+}
+
+impl Instance {
+    /// Calls an exported function. What it says meanwhile is staged: see [`Instance::take_staged`].
+    ///
+    /// # Errors
+    /// The outer one says that the instance died in this call; the inner one is the component's own refusal of the
+    /// whole call.
+    pub fn call(&mut self, call: &Call) -> Result<Result<Answer, CallError>, Fault> {
+        if self.dead {
+            return Err(Fault::Dead);
+        }
+        self.store.set_epoch_deadline(self.deadline_ticks);
+        match self.dispatch(call) {
+            Ok(answer) => Ok(answer.map_err(convert::call_error_from_wit)),
+            Err(e) => {
+                self.dead = true;
+                self.store.data_mut().staged = Staged::default();
+                Err(match e.downcast_ref::<Trap>() {
+                    Some(Trap::Interrupt) => Fault::Deadline,
+                    _ => {
+                        tracing::debug!("{e:?}");
+                        Fault::Trap(e.root_cause().to_string())
+                    }
+                })
+            }
+        }
+    }
+
+    /// Takes what was staged since the last time.
+    pub fn take_staged(&mut self) -> Staged {
+        std::mem::take(&mut self.store.data_mut().staged)
+    }
+
+    fn dispatch(&mut self, call: &Call) -> wasmtime::Result<Result<Answer, types::CallError>> {
+        match call {
+            Call::Replay { .. }
+            | Call::Snapshot { .. }
+            | Call::Restore { .. }
+            | Call::Reconcile
+            | Call::StateDigest => self.dispatch_recovery(call),
+            _ => self.dispatch_coordination(call),
+        }
+    }
+
+    fn dispatch_coordination(
+        &mut self,
+        call: &Call,
+    ) -> wasmtime::Result<Result<Answer, types::CallError>> {
+        let exports: &coordination::Guest = self.coordinator.qm2_coordination_coordination();
+        let store = &mut self.store;
+        let receipts = |items: Vec<_>| items.into_iter().map(convert::receipt_from_wit).collect();
+        Ok(match call {
+            Call::Configure { config } => exports
+                .call_configure(store, config)?
+                .map(|()| Answer::Configure),
+            Call::SubmitPlan {
+                caller,
+                now_ms,
+                plan,
+            } => exports
+                .call_submit_plan(store, &convert::caller_to_wit(caller), *now_ms, plan)?
+                .map(|receipt| Answer::SubmitPlan(convert::plan_receipt_from_wit(receipt))),
+            Call::Submit {
+                caller,
+                now_ms,
+                envelopes,
+            } => {
+                let envelopes: Vec<_> = envelopes.iter().map(convert::envelope_to_wit).collect();
+                exports
+                    .call_submit(store, &convert::caller_to_wit(caller), *now_ms, &envelopes)?
+                    .map(|items| Answer::Submit(receipts(items)))
+            }
+            Call::Acknowledge {
+                caller,
+                now_ms,
+                keys,
+            } => exports
+                .call_acknowledge(store, &convert::caller_to_wit(caller), *now_ms, keys)?
+                .map(|items| Answer::Acknowledge(receipts(items))),
+            Call::Advance { now_ms } => exports.call_advance(store, *now_ms)?.map(Answer::Advance),
+            Call::Notice { now_ms, notices } => {
+                let notices: Vec<_> = notices.iter().map(convert::notice_to_wit).collect();
+                exports
+                    .call_notice(store, *now_ms, &notices)?
+                    .map(|items| Answer::Notice(receipts(items)))
+            }
+            Call::Describe { id } => exports.call_describe(store, id)?.map(Answer::Describe),
+            Call::ExplainWait { id, step_id } => exports
+                .call_explain_wait(store, id, step_id)?
+                .map(Answer::ExplainWait),
+            Call::Head => exports
+                .call_head(store)?
+                .map(|head| Answer::Head(convert::head_from_wit(head))),
+            _ => exports.call_next_deadline(store)?.map(Answer::NextDeadline),
+        })
+    }
+
+    fn dispatch_recovery(
+        &mut self,
+        call: &Call,
+    ) -> wasmtime::Result<Result<Answer, types::CallError>> {
+        let exports: &recovery::Guest = self.coordinator.qm2_coordination_recovery();
+        let store = &mut self.store;
+        Ok(match call {
+            Call::Replay { lines, checked } => exports
+                .call_replay(store, lines, *checked)?
+                .map(|head| Answer::Replay(convert::head_from_wit(head))),
+            Call::Snapshot { cursor, max_bytes } => exports
+                .call_snapshot(store, cursor.as_deref(), *max_bytes)?
+                .map(|chunk| Answer::Snapshot(convert::chunk_from_wit(chunk))),
+            Call::Restore { chunk, last } => exports
+                .call_restore(store, chunk, *last)?
+                .map(|head| Answer::Restore(convert::head_from_wit(head))),
+            Call::Reconcile => exports.call_reconcile(store)?.map(|()| Answer::Reconcile),
+            _ => exports.call_state_digest(store)?.map(Answer::StateDigest),
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! The wasmtime host of QM2: it embeds the coordination component and gives it a durable store, a queue, lanes, and
+//! agents to work for it.
+//!
+//! All rules of coordination are inside the component ([`COMPONENT`]); this library keeps what it says, runs what it hands
+//! out, and tells it the time and what came of the work. It does not interpret plans.
+//!
+//! A whole host, with an agent inside this process:
+//!
+//! ```
+//! use qm2_core::config::Config;
+//! use qm2_host::agent::{Report, Task};
+//! use qm2_host::{Domain, Result};
+//!
+//! /// Does the work of every session whose name begins with `agent:`.
+//! async fn shout(task: Task) -> Report {
+//!     Report::completed(task.payload().to_uppercase())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//!     let folder = tempfile::tempdir().expect("a temporary folder");
+//!     let mut config = Config::new("example");
+//!     config.phase1.enabled = true; // off by default in the library
+//!     let domain = Domain::builder(folder.path())
+//!         .config(config)
+//!         .agent("agent:*", shout)
+//!         .open()
+//!         .await?;
+//!     let plan = r#"{
+//!         "coordinationId": "greeting-1",
+//!         "objective": "greet, then greet louder",
+//!         "ownerSession": "user:me",
+//!         "steps": [
+//!             {"stepId": "hello", "targetSession": "agent:a", "payload": "hello", "timeoutMs": 10000},
+//!             {"stepId": "again", "targetSession": "agent:b", "payload": "again", "timeoutMs": 10000,
+//!              "dependsOn": [{"stepId": "hello"}]}
+//!         ]
+//!     }"#;
+//!     let ended = domain.run(plan).await?; // the same plan again answers at once and starts nothing
+//!     assert_eq!((ended.terminal.as_str(), ended.counts.completed), ("success", 2));
+//!     domain.close().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`domain`], [`owner`] | a running domain: calls, reports, running a plan to its end |
+//! | [`agent`], [`agents_file`] | who does the work |
+//! | [`engine`], [`call`] | the component itself, for hosts that bring their own loop |
+//! | [`store`], [`sqlite`] | where everything is kept |
+//! | [`lane`] | how much runs at once |
+//! | [`socket`] | reaching the process that owns a data directory |
+//! | [`history`] | a coordination as its records tell it |
+//! | [`clock`], [`error`] | time, and what can go wrong |
+
+pub mod agent;
+pub mod agents_file;
+mod cache;
+pub mod call;
+pub mod clock;
+mod component;
+mod convert;
+mod delivery;
+pub mod domain;
+pub mod engine;
+pub mod error;
+mod event_stream;
+pub mod history;
+pub mod lane;
+mod opening;
+pub mod owner;
+mod paths;
+mod payload;
+mod process;
+mod route;
+pub mod socket;
+pub mod sqlite;
+pub mod store;
+mod submit;
+mod survivor;
+mod transaction;
+
+pub use domain::Domain;
+pub use error::{HostError, Result};
+pub use opening::DomainBuilder;
+pub use owner::Ended;
+
+/// The embedded component.
+pub const COMPONENT: &[u8] = include_bytes!(env!("QM2_WASM"));

@@ -1,0 +1,325 @@
+//! Opening a domain: the lock, the store, the replayed ledger, the configuration, what outlived the last process, and then
+//! the loop.
+//!
+//! Does not repair anything: a broken ledger opens for reading only, through [`crate::sqlite::SqliteStore::open_read_only`].
+
+use crate::agent::{AgentTable, Report, Task};
+use crate::call::{Answer, Call};
+use crate::clock::{Clock, SystemClock};
+use crate::delivery::Delivery;
+use crate::domain::{self, Domain, Inner};
+use crate::engine::{Engine, Sandbox};
+use crate::error::{HostError, Result};
+use crate::event_stream::EventStream;
+use crate::lane::{LaneSet, Lanes};
+use crate::paths::{self, Owner};
+use crate::process::Context;
+use crate::route::Routes;
+use crate::socket::Server;
+use crate::sqlite::SqliteStore;
+use crate::store::{Note, Store};
+use crate::submit::{Input, Submitter};
+use crate::survivor::{self, Of};
+use crate::transaction::{Sink, Writer};
+use qm2_core::config::Config;
+use qm2_core::message::{Notice, NoticeKind};
+use qm2_core::receipt::CallError;
+use serde_json::Value;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// What a domain is opened with.
+#[must_use]
+pub struct DomainBuilder {
+    directory: PathBuf,
+    config: Option<Config>,
+    lanes: Option<Lanes>,
+    routes: Routes,
+    clock: Arc<dyn Clock>,
+    engine: Option<Engine>,
+    sandbox: Sandbox,
+    store: Option<Box<dyn Store>>,
+    /// The first mistake, said when opening.
+    mistake: Option<HostError>,
+}
+
+impl DomainBuilder {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            config: None,
+            lanes: None,
+            routes: Routes::default(),
+            clock: Arc::new(SystemClock),
+            engine: None,
+            sandbox: Sandbox::default(),
+            store: None,
+            mistake: None,
+        }
+    }
+
+    /// Sets the configuration. Without it the recorded one stays in force, and a new domain is named `qm2` and has its
+    /// feature gate off.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Sets the lane widths; that of `control` also sets the configuration's `maxInFlight`. Without it `control` is as wide
+    /// as `maxInFlight`.
+    pub fn lanes(mut self, lanes: Lanes) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// Adds an in-process agent for the sessions that a glob matches; the first match wins.
+    pub fn agent<F, Fut>(self, glob: &str, agent: F) -> Self
+    where
+        F: Fn(Task) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Report> + Send + 'static,
+    {
+        self.add(|table| table.agent(glob, agent))
+    }
+
+    /// Adds a command for the sessions that a glob matches; it runs in the given folder.
+    pub fn command_agent(
+        self,
+        glob: &str,
+        command: Vec<String>,
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        self.add(|table| table.command_agent(glob, command, folder))
+    }
+
+    /// Sets the agents of one coordination; what they do not serve is served by the general ones. As long as only such
+    /// tables are given, the steps of other coordinations rest instead of failing for want of an agent.
+    pub fn agents_for(mut self, coordination_id: &str, agents: AgentTable) -> Self {
+        self.routes
+            .of_coordination
+            .insert(coordination_id.to_owned(), agents);
+        self
+    }
+
+    /// Sets the clock; the wall clock without it.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Shares an engine with other domains of this process.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Sets the bounds of the instance, unless an engine is given.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = sandbox;
+        self
+    }
+
+    /// Sets another store than the SQLite one of the data directory.
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// Opens the domain: takes the data directory, replays the ledger, ends what outlived the last process, and takes up
+    /// what was out. Must be called within a tokio runtime; agents run on it.
+    ///
+    /// # Errors
+    /// [`HostError::Locked`] if another process owns the directory, [`HostError::LedgerBroken`] if the ledger does not
+    /// verify, [`HostError::Data`] or [`HostError::NewerData`] if the store cannot be used, and mistakes of the builder.
+    pub async fn open(mut self) -> Result<Domain> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
+        let data = paths::make_data_directory(&self.directory)?;
+        let owner = Owner::take(&data)?;
+        if let (Some(config), Some(lanes)) = (&mut self.config, &self.lanes) {
+            config.max_in_flight = lanes.control as u64;
+        }
+        let (inputs, received) = mpsc::channel();
+        let submitter = Submitter {
+            inputs,
+            clock: self.clock.clone(),
+        };
+        let runtime = Handle::current();
+        let lanes = LaneSet::new(self.lanes.unwrap_or_default(), runtime.clone());
+        let stream = EventStream::new();
+        let context = Context {
+            data: data.clone(),
+            work_folder: std::env::current_dir()
+                .map_err(|e| HostError::io("find", "the current directory".as_ref(), e))?,
+            payload_bytes_max: self
+                .config
+                .as_ref()
+                .map_or(qm2_core::limit::PAYLOAD_BYTES_MAX, |config| {
+                    config.limits.payload_bytes
+                }),
+        };
+        let routes = std::mem::take(&mut self.routes);
+        let delivery = Delivery::new(routes, context, submitter.clone(), lanes.clone(), runtime);
+        let delivery = Arc::new(delivery);
+
+        let (ready, opened) = oneshot::channel();
+        let sink = sink(stream.clone(), delivery.clone());
+        let width = self.lanes.is_none().then(|| lanes.clone());
+        let thread = {
+            let (data, submitter) = (data.clone(), submitter.clone());
+            let body = move || {
+                // Lives as long as the thread: who owns the directory owns the store.
+                let _owner = owner;
+                self.run(&data, sink, width, &received, &submitter, ready);
+            };
+            thread::Builder::new().name("qm2-domain".into()).spawn(body)
+        };
+        let thread = thread.map_err(|e| HostError::io("start a thread for", &data, e))?;
+        let config = match opened.await {
+            Ok(Ok(config)) => config,
+            Ok(Err(e)) => {
+                // The lock goes with the thread, and a caller may open again at once.
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+                return Err(e);
+            }
+            Err(_) => {
+                return Err(HostError::Component(
+                    "the domain's thread panicked; please report it".into(),
+                ));
+            }
+        };
+        let server = Server::start(&data, submitter.clone());
+        let server = server
+            .inspect_err(|e| tracing::warn!("other processes cannot reach this one: {e}"))
+            .ok();
+        Ok(Domain(Arc::new(Inner {
+            data,
+            config,
+            submitter,
+            stream,
+            delivery,
+            lanes,
+            server: Mutex::new(server),
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    fn add(mut self, add: impl FnOnce(AgentTable) -> Result<AgentTable>) -> Self {
+        match add(self.routes.general.take().unwrap_or_default()) {
+            Ok(table) => self.routes.general = Some(table),
+            Err(e) => self.mistake = self.mistake.or(Some(e)),
+        }
+        self
+    }
+
+    /// The domain's thread.
+    fn run(
+        self,
+        data: &std::path::Path,
+        sink: Sink,
+        width: Option<LaneSet>,
+        inputs: &mpsc::Receiver<Input>,
+        submitter: &Submitter,
+        ready: oneshot::Sender<Result<Config>>,
+    ) {
+        let opened = self.open_writer(data, sink, submitter.clock.now_ms());
+        match opened {
+            Ok((writer, config)) => {
+                if let Some(lanes) = width {
+                    let width = usize::try_from(config.max_in_flight).unwrap_or(usize::MAX);
+                    lanes.set_width("control", width);
+                }
+                if ready.send(Ok(config)).is_ok() {
+                    domain::run(writer, inputs, submitter);
+                }
+            }
+            Err(e) => {
+                let _ = ready.send(Err(e));
+            }
+        }
+    }
+
+    fn open_writer(
+        self,
+        data: &std::path::Path,
+        sink: Sink,
+        now_ms: u64,
+    ) -> Result<(Writer, Config)> {
+        let store = match self.store {
+            Some(store) => store,
+            None => Box::new(SqliteStore::open(data)?),
+        };
+        let is_new = store.head()?.seq == 0;
+        let notes = store.notes()?;
+        let engine = match self.engine {
+            Some(engine) => engine,
+            None => Engine::with(self.sandbox, Some(&data.join(paths::CACHE)))?,
+        };
+        let mut writer = Writer::open(engine, store, sink)?;
+        let config = match self.config {
+            Some(config) => Some(config),
+            None => is_new.then(|| Config::new("qm2")),
+        };
+        if let Some(config) = &config {
+            let config = config.to_json();
+            writer.run(&Call::Configure { config })?;
+        }
+        survivor::end(data, Of::Directory(&notes))?;
+        say_host_lost(&mut writer, &notes, now_ms);
+        writer.advance(now_ms);
+        match writer.reconcile() {
+            Ok(_) | Err(HostError::Call(CallError::Disabled)) => {}
+            Err(e) => return Err(e),
+        }
+        if !writer.commit() {
+            return Err(HostError::Retry);
+        }
+        let config = match config {
+            Some(config) => config,
+            None => recorded_config(&mut writer)?,
+        };
+        Ok((writer, config))
+    }
+}
+
+/// Everything that was noted is dead now, and the component hears so.
+fn say_host_lost(writer: &mut Writer, notes: &[Note], now_ms: u64) {
+    for note in notes {
+        let key = note.key.clone();
+        let notices = vec![Notice {
+            key: key.clone(),
+            kind: NoticeKind::HostLost,
+        }];
+        match writer.run(&Call::Notice { now_ms, notices }) {
+            Ok(_) => writer.forget(key),
+            // With the gate off the note waits for the day when it is on.
+            Err(e) => tracing::debug!("notice of {key}: {e}"),
+        }
+    }
+}
+
+/// The configuration that the ledger has, as far as a host needs it.
+fn recorded_config(writer: &mut Writer) -> Result<Config> {
+    let described = match writer.run(&Call::Describe { id: String::new() })? {
+        Answer::Describe(json) => serde_json::from_str(&json).unwrap_or(Value::Null),
+        _ => Value::Null,
+    };
+    let mut config = Config::new(described["domain"].as_str().unwrap_or("qm2"));
+    config.phase1.enabled = described["enabled"].as_bool().unwrap_or(false);
+    config.max_in_flight = described["maxInFlight"]
+        .as_u64()
+        .unwrap_or(config.max_in_flight);
+    Ok(config)
+}
+
+/// What a commit has made durable goes to listeners and to work.
+fn sink(stream: EventStream, delivery: Arc<Delivery>) -> Sink {
+    Box::new(move |staged| {
+        stream.publish(&staged.lines);
+        delivery.hand_out(staged);
+    })
+}

@@ -1,0 +1,348 @@
+//! One run of a command agent: the process, its environment, what its end means.
+//!
+//! The command does nothing before [`Process::open_gate`]: a shell waits for one line on stdin first, and goes away without
+//! running the command if the host dies before it says so. Does not talk to the component.
+
+use crate::agent::{CommandAgent, Report, cut_to_tail};
+use crate::error::{HostError, Result};
+use crate::store::Note;
+use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE, Of};
+use crate::{paths, payload};
+use qm2_core::envelope::Envelope;
+use qm2_core::limit::TEXT_BYTES_MAX;
+use rustix::process::Signal;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Waits for a line, then becomes the command. Reads byte by byte, as a shell must on a pipe, so the envelope stays unread.
+const GATE: &str = r#"IFS= read -r qm2_go && unset qm2_go && exec "$@""#;
+/// How long an ended agent may take to go before it is killed.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the output of a process that has ended may be silent: a child of it may hold the pipe open.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+/// Longest payload that is also given in the environment.
+const PAYLOAD_VARIABLE_BYTES_MAX: usize = 32 * 1024;
+/// Longest output of an agent that is taken.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Exit codes that say that no other attempt will do better: usage, data and permission errors, configuration, not
+/// executable, not found.
+const PERMANENT_CODES: [i32; 6] = [64, 65, 77, 78, 126, 127];
+
+/// What all processes of a domain share.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Absolute path of the data directory.
+    pub(crate) data: PathBuf,
+    /// Where the host was started.
+    pub(crate) work_folder: PathBuf,
+    /// Longest inline payload.
+    pub(crate) payload_bytes_max: u64,
+}
+
+/// A command that waits at its gate, or runs.
+pub(crate) struct Process {
+    context: Context,
+    key: String,
+    pid: u32,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Reader,
+    stderr: Reader,
+}
+
+/// A pipe that is being read.
+struct Reader {
+    output: Arc<Mutex<Output>>,
+    task: JoinHandle<()>,
+}
+
+/// What came out of a pipe.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    too_large: bool,
+}
+
+/// How a process ended.
+pub(crate) enum Ended {
+    /// By itself.
+    Itself(Report),
+    /// Because it was told to.
+    Cancelled(Report),
+}
+
+impl Process {
+    /// Starts the gate. The command itself has not run when this returns.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn spawn(
+        context: &Context,
+        agent: &CommandAgent,
+        key: &str,
+        envelope: &Envelope,
+    ) -> std::io::Result<Self> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", GATE, "sh"])
+            .args(&agent.command)
+            .current_dir(&agent.folder)
+            .env("QM2_COORDINATION_ID", &envelope.coordination_id)
+            .env(
+                "QM2_STEP_ID",
+                envelope.step_id.as_deref().unwrap_or_default(),
+            )
+            .env(
+                "QM2_ATTEMPT",
+                envelope.attempt.unwrap_or_default().to_string(),
+            )
+            .env(KEY_VARIABLE, key)
+            .env("QM2_SESSION", &envelope.target_session)
+            .env(DATA_VARIABLE, &context.data)
+            .env("QM2_WORKDIR", &context.work_folder)
+            .env_remove("QM2_DEADLINE_MS")
+            .env_remove("QM2_PAYLOAD")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(deadline_ms) = envelope.deadline_ms {
+            command.env("QM2_DEADLINE_MS", deadline_ms.to_string());
+        }
+        let payload = envelope.payload.as_deref();
+        if let Some(text) = payload.filter(|text| fits_environment(text)) {
+            command.env("QM2_PAYLOAD", text);
+        }
+        let mut child = command.spawn()?;
+        let pid = child
+            .id()
+            .ok_or_else(|| std::io::Error::other("it ended at once"))?;
+        Ok(Self {
+            context: context.clone(),
+            key: key.to_owned(),
+            pid,
+            stdin: child.stdin.take(),
+            stdout: Reader::start(child.stdout.take(), OUTPUT_BYTES_MAX, true),
+            stderr: Reader::start(child.stderr.take(), TEXT_BYTES_MAX, false),
+            child,
+        })
+    }
+
+    /// What must be durable before the gate opens.
+    pub(crate) fn note(&self) -> Note {
+        Note {
+            key: self.key.clone(),
+            pid: self.pid,
+            // A process that is gone already matches no later one.
+            start_time: survivor::start_time(self.pid).unwrap_or(0),
+        }
+    }
+
+    /// Lets the command run, and gives it its envelope. An agent that does not read it is fine.
+    pub(crate) fn open_gate(&mut self, envelope: &Envelope) {
+        let Some(mut stdin) = self.stdin.take() else {
+            return;
+        };
+        // Contract types hold no map with keys that are not text, so this cannot fail.
+        let json = serde_json::to_string(envelope).unwrap_or_default();
+        let text = format!("\n{json}\n");
+        // Beside the run, because an agent may write before it reads. Ends when the agent does.
+        tokio::spawn(async move {
+            let _ = stdin.write_all(text.as_bytes()).await;
+        });
+    }
+
+    /// Waits for the end. When `cancelled` resolves, the process and everything that it started is ended.
+    pub(crate) async fn run(mut self, cancelled: impl Future<Output = ()>) -> Ended {
+        tokio::select! {
+            status = self.child.wait() => Ended::Itself(self.report(status).await),
+            () = cancelled => {
+                let ended = self.end().await;
+                let message = match ended {
+                    Ok(()) => "the agent and its children were ended after a cancel".to_owned(),
+                    Err(e) => format!("the agent was cancelled, but: {e}"),
+                };
+                Ended::Cancelled(Report::retryable("cancelled", message))
+            }
+        }
+    }
+
+    /// Ends it before it ran or while it runs: asks, waits two seconds, then kills, until nothing of it is left.
+    ///
+    /// # Errors
+    /// Something of it does not go.
+    pub(crate) async fn end(&mut self) -> Result<()> {
+        // A gate that is closed for good ends by itself.
+        drop(self.stdin.take());
+        let until = Instant::now() + TERM_GRACE;
+        survivor::signal_group(self.pid, Signal::TERM);
+        for pid in self.find().await {
+            survivor::signal(pid, Signal::TERM);
+        }
+        loop {
+            let gone = matches!(self.child.try_wait(), Ok(Some(_)));
+            if gone && self.find().await.is_empty() {
+                break;
+            }
+            if Instant::now() >= until {
+                survivor::signal_group(self.pid, Signal::KILL);
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        let (data, key) = (self.context.data.clone(), self.key.clone());
+        let ended = tokio::task::spawn_blocking(move || survivor::end(&data, Of::Attempt(&key)));
+        let _ = timeout(TERM_GRACE, self.child.wait()).await;
+        ended.await.unwrap_or(Ok(()))
+    }
+
+    /// What of it runs, as far as the system tells; the last look, in [`survivor::end`], says so if it does not.
+    async fn find(&self) -> Vec<u32> {
+        let (data, key) = (self.context.data.clone(), self.key.clone());
+        let find = move || survivor::find(&data, Of::Attempt(&key)).unwrap_or_default();
+        tokio::task::spawn_blocking(find).await.unwrap_or_default()
+    }
+
+    /// What the end of the process means.
+    async fn report(&mut self, status: std::io::Result<ExitStatus>) -> Report {
+        let (stdout, stderr) = tokio::join!(self.stdout.finish(), self.stderr.finish());
+        let status = match status {
+            Ok(status) => status,
+            Err(e) => return Report::retryable("lost", format!("its end could not be read: {e}")),
+        };
+        if status.success() {
+            let bytes_max = self.context.payload_bytes_max;
+            let data = self.context.data.clone();
+            // Writing and syncing a large result is not for the runtime's threads.
+            let report = tokio::task::spawn_blocking(move || completed(&data, stdout, bytes_max));
+            return match report.await {
+                Ok(Ok(report)) => report,
+                Ok(Err(e)) => Report::retryable("payload-not-kept", e.to_string()),
+                Err(e) => Report::retryable("payload-not-kept", e.to_string()),
+            };
+        }
+        let mut says = String::from_utf8_lossy(&stderr.bytes).trim_end().to_owned();
+        cut_to_tail(&mut says, TEXT_BYTES_MAX);
+        match (status.code(), status.signal()) {
+            (Some(code), _) if PERMANENT_CODES.contains(&code) => {
+                Report::permanent(&format!("exit-{code}"), says)
+            }
+            (Some(code), _) => Report::retryable(&format!("exit-{code}"), says),
+            (None, signal) => {
+                Report::retryable(&format!("signal-{}", signal.unwrap_or_default()), says)
+            }
+        }
+    }
+}
+
+/// What an agent that succeeded said: a report of its own making, or the result.
+fn completed(data: &std::path::Path, output: Output, bytes_max: u64) -> Result<Report, HostError> {
+    if output.too_large {
+        let says = format!(
+            "it wrote more than {OUTPUT_BYTES_MAX} bytes; write a file in {} and name it",
+            paths::PAYLOADS
+        );
+        return Ok(Report::permanent("output-too-large", says));
+    }
+    let text = match String::from_utf8(output.bytes) {
+        Ok(text) => text,
+        Err(e) => {
+            // Not text: kept byte for byte.
+            let reference = payload::keep(data, e.as_bytes())?;
+            return Ok(Report {
+                payload: None,
+                payload_ref: Some(reference),
+                ..Report::completed("")
+            });
+        }
+    };
+    let mut report = own_report(&text).unwrap_or_else(|| Report::completed(text));
+    payload::bound(data, &mut report, bytes_max)?;
+    Ok(report)
+}
+
+/// A JSON object with an `outcome` is a report; one that is wrong is said to be, and never taken for a result.
+fn own_report(text: &str) -> Option<Report> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    value.as_object()?.get("outcome")?;
+    let refused = |says: String| {
+        Report::permanent(
+            "bad-report",
+            format!("the report that it printed is wrong: {says}"),
+        )
+    };
+    Some(match serde_json::from_value::<Report>(value) {
+        Ok(report) if matches!(report.outcome, qm2_core::envelope::Outcome::Progress { .. }) => {
+            refused("progress is not an end".into())
+        }
+        Ok(report) => report,
+        Err(e) => refused(e.to_string()),
+    })
+}
+
+fn fits_environment(text: &str) -> bool {
+    text.len() < PAYLOAD_VARIABLE_BYTES_MAX && !text.contains('\0')
+}
+
+impl Reader {
+    /// Reads a pipe to its end: all of it up to a bound, or only its last bytes.
+    fn start(
+        pipe: Option<impl AsyncRead + Unpin + Send + 'static>,
+        bytes_max: usize,
+        all: bool,
+    ) -> Self {
+        let output = Arc::<Mutex<Output>>::default();
+        let into = output.clone();
+        let task = tokio::spawn(async move {
+            let Some(mut pipe) = pipe else {
+                return;
+            };
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+                let mut output = lock(&into);
+                if !all {
+                    output.bytes.extend_from_slice(&buffer[..count]);
+                    let over = output.bytes.len().saturating_sub(bytes_max);
+                    output.bytes.drain(..over);
+                } else if output.bytes.len() + count <= bytes_max {
+                    output.bytes.extend_from_slice(&buffer[..count]);
+                } else {
+                    output.too_large = true;
+                }
+            }
+        });
+        Self { output, task }
+    }
+
+    /// What was read, after the process has ended.
+    async fn finish(&mut self) -> Output {
+        loop {
+            let before = lock(&self.output).bytes.len();
+            if timeout(OUTPUT_GRACE, &mut self.task).await.is_ok() {
+                break;
+            }
+            if lock(&self.output).bytes.len() == before {
+                self.task.abort();
+                break;
+            }
+        }
+        std::mem::take(&mut lock(&self.output))
+    }
+}
+
+fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    // Nobody panics while holding it.
+    output.lock().unwrap_or_else(PoisonError::into_inner)
+}

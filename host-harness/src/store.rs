@@ -1,0 +1,129 @@
+//! What a durable store must do for a domain: a small trait, so that another engine than SQLite fits.
+//!
+//! A store keeps; it does not verify the ledger and does not know what lines mean beyond their number and coordination.
+
+use crate::error::Result;
+use qm2_core::envelope::Envelope;
+use qm2_core::message::Message;
+use qm2_core::receipt::Head;
+use serde::{Deserialize, Serialize};
+
+/// Everything that becomes durable at once: all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transaction {
+    /// Whether the queue is emptied first: `reconcile` says what is out.
+    pub clear_queue: bool,
+    /// Ledger lines, following the last one kept.
+    pub lines: Vec<String>,
+    /// Messages to keep until they are withdrawn or finished; a key that is there takes the higher delivery.
+    pub enqueued: Vec<Message>,
+    /// Keys that leave the queue.
+    pub dequeued: Vec<String>,
+    /// Processes about to run.
+    pub noted: Vec<Note>,
+    /// Keys of processes whose end is settled.
+    pub forgotten: Vec<String>,
+    /// Reports that came when their coordination was closed.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to keep.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A command agent's process, noted before it may do anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// Idempotency key of the attempt that it runs.
+    pub key: String,
+    /// Its process id, which is also that of its process group.
+    pub pid: u32,
+    /// When it started, in seconds since the epoch as the system tells it; tells a reused pid apart.
+    pub start_time: u64,
+}
+
+/// A report that had no effect because its coordination was closed. Kept, and shown by `status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// When it came in.
+    pub at_ms: u64,
+    /// The report.
+    pub envelope: Envelope,
+    /// The refusal, as a sentence.
+    pub reason: String,
+}
+
+/// A durable store with one writer.
+pub trait Store: Send {
+    /// The last line kept. Its hash is what the line says, unverified.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn head(&self) -> Result<Head>;
+
+    /// Lines after a number, in order, at most so many.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn lines(&self, after_seq: u64, max_count: usize) -> Result<Vec<String>>;
+
+    /// All lines of one coordination, in order.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn coordination_lines(&self, coordination_id: &str) -> Result<Vec<String>>;
+
+    /// One line.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn line(&self, seq: u64) -> Result<Option<String>>;
+
+    /// Makes everything in the transaction durable before it answers.
+    ///
+    /// # Errors
+    /// The store failed; whether the transaction was kept is unknown until [`Store::reopen`].
+    fn commit(&mut self, transaction: &Transaction) -> Result<()>;
+
+    /// Opens the store anew after a failed commit.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn reopen(&mut self) -> Result<()>;
+
+    /// A named value.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn meta(&self, key: &str) -> Result<Option<String>>;
+
+    /// Keeps a named value.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn set_meta(&mut self, key: &str, value: &str) -> Result<()>;
+
+    /// Messages in the queue, by key.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn queue(&self) -> Result<Vec<Message>>;
+
+    /// Noted processes, by key.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn notes(&self) -> Result<Vec<Note>>;
+
+    /// Dead letters, oldest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>>;
+}

@@ -1,0 +1,435 @@
+//! The instance and the store, moved together: many calls, one commit, and one way back when anything fails.
+//!
+//! Answers are held until the commit that covers them. A call that traps loses only what it had staged itself. Does not
+//! know where calls come from; see [`crate::domain`].
+
+use crate::call::{Answer, Call};
+use crate::component::Staged;
+use crate::engine::{Engine, Fault, Instance};
+use crate::error::{HostError, Result};
+use crate::store::{DeadLetter, Store, Transaction};
+use crate::submit::{Finished, Reply, Side};
+use qm2_core::envelope::{Envelope, Intent};
+use qm2_core::ledger::Chain;
+use qm2_core::message::Caller;
+use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode};
+
+/// Lines of one query and of one replay call; also bounded by their bytes.
+const LINES_READ: usize = 256;
+const LINES_REPLAYED_MAX: usize = 4_096;
+const BYTES_REPLAYED_MAX: usize = 8 * 1024 * 1024;
+/// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.
+const ADVANCES_MAX: usize = 10_000;
+
+/// Gets what has become durable.
+pub(crate) type Sink = Box<dyn FnMut(Staged) + Send>;
+
+/// The live instance, its store, and the group of calls that the next commit covers.
+pub(crate) struct Writer {
+    engine: Engine,
+    store: Box<dyn Store>,
+    sink: Sink,
+    /// None between a failed commit and the store's return.
+    instance: Option<Instance>,
+    /// Why only reading calls are answered.
+    read_only: Option<String>,
+    group: Group,
+}
+
+#[derive(Default)]
+struct Group {
+    staged: Staged,
+    /// Everything beside the staged.
+    transaction: Transaction,
+    /// What may wait for another commit.
+    finished: Vec<Finished>,
+    answers: Vec<(Reply, Result<Answer>)>,
+}
+
+impl Writer {
+    /// Verifies the stored ledger and replays it.
+    ///
+    /// # Errors
+    /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
+    pub(crate) fn open(engine: Engine, store: Box<dyn Store>, sink: Sink) -> Result<Self> {
+        let instance = replayed(&engine, &*store)?;
+        Ok(Self {
+            engine,
+            store,
+            sink,
+            instance: Some(instance),
+            read_only: None,
+            group: Group::default(),
+        })
+    }
+
+    pub(crate) fn store(&mut self) -> &mut dyn Store {
+        &mut *self.store
+    }
+
+    /// Makes a call; its answer goes out with the next commit.
+    pub(crate) fn apply(&mut self, call: Call, side: Side, reply: Option<Reply>) {
+        let answer = self.run(&call);
+        self.note_dead_letters(&call, &answer);
+        self.note_acknowledged(&call, &answer);
+        self.group.transaction.noted.extend(side.noted);
+        self.group.transaction.forgotten.extend(side.forgotten);
+        if let Some(reply) = reply {
+            self.group.answers.push((reply, answer));
+        } else if let Err(e) = answer {
+            tracing::debug!("{}: {e}", call.name());
+        }
+    }
+
+    /// Makes a call of the host's own.
+    pub(crate) fn run(&mut self, call: &Call) -> Result<Answer> {
+        if let Some(reason) = self.read_only.as_ref().filter(|_| !call.is_reading()) {
+            let reason = reason.clone();
+            return Err(HostError::ReadOnly { reason });
+        }
+        self.run_twice(call)
+            .unwrap_or_else(|fault| self.component_fault(call, &fault))
+    }
+
+    /// Fires what is due. A timer that traps twice leaves the domain for reading only.
+    pub(crate) fn advance(&mut self, now_ms: u64) {
+        for _ in 0..ADVANCES_MAX {
+            match self.run(&Call::Advance { now_ms }) {
+                Ok(Answer::Advance(true)) => {
+                    self.commit();
+                }
+                Ok(_) => return,
+                Err(HostError::ComponentFault { message, .. }) => {
+                    let reason = format!(
+                        "a timer that was due at {now_ms} failed twice in the component: {message}; please report it \
+                         with the output of `qm2 ledger export`"
+                    );
+                    tracing::error!("{reason}");
+                    self.read_only = Some(reason);
+                    return;
+                }
+                Err(e) => {
+                    tracing::debug!("advance: {e}");
+                    return;
+                }
+            }
+        }
+        tracing::error!("the component says again and again that more timers are due");
+    }
+
+    /// When to advance next; nothing while the gate is off or only reading is possible.
+    pub(crate) fn next_deadline(&mut self) -> Option<u64> {
+        if self.read_only.is_some() {
+            return None;
+        }
+        match self.run(&Call::NextDeadline) {
+            Ok(Answer::NextDeadline(at_ms)) => at_ms,
+            _ => None,
+        }
+    }
+
+    /// Hands out everything that is out again; what the queue held before is replaced by it.
+    pub(crate) fn reconcile(&mut self) -> Result<Answer> {
+        let answer = self.run(&Call::Reconcile)?;
+        self.group.transaction.clear_queue = true;
+        Ok(answer)
+    }
+
+    /// Lets go of something with the next commit, but does not cause one.
+    pub(crate) fn finish(&mut self, finished: Finished) {
+        self.group.finished.push(finished);
+    }
+
+    /// Forgets a process with the next commit.
+    pub(crate) fn forget(&mut self, key: String) {
+        self.group.transaction.forgotten.push(key);
+    }
+
+    /// Ledger lines in the group.
+    pub(crate) fn lines_staged(&self) -> usize {
+        self.group.staged.lines.len()
+    }
+
+    /// Makes the group durable, answers its callers, and hands out what it said. If that fails nothing is handed out, every
+    /// caller is told to retry, and false is answered: then what is out is in the next group.
+    pub(crate) fn commit(&mut self) -> bool {
+        let mut group = std::mem::take(&mut self.group);
+        group.staged.drop_withdrawn();
+        if group.staged.is_empty() && group.transaction.is_empty() {
+            // Nothing to keep but what can wait.
+            self.group.finished = std::mem::take(&mut group.finished);
+        } else if let Err(e) = self.store.commit(&group.make_transaction()) {
+            tracing::error!("{e}; the store is opened anew");
+            for (reply, _) in group.answers {
+                let _ = reply.send(Err(HostError::Retry));
+            }
+            self.instance = None;
+            self.return_to_stored();
+            return false;
+        }
+        for (reply, answer) in group.answers {
+            // A caller that went away has its answer in the ledger.
+            let _ = reply.send(answer);
+        }
+        if !group.staged.is_empty() {
+            (self.sink)(group.staged);
+        }
+        true
+    }
+
+    /// Whether the store is away, and [`Writer::return_to_stored`] should be tried again later.
+    pub(crate) fn is_away(&self) -> bool {
+        self.instance.is_none() && self.read_only.is_none()
+    }
+
+    /// After a commit whose result is unknown: what is stored counts, and what is out goes out again with the next commit.
+    pub(crate) fn return_to_stored(&mut self) {
+        let returned = self
+            .store
+            .reopen()
+            .and_then(|()| replayed(&self.engine, &*self.store));
+        match returned {
+            Ok(instance) => {
+                self.instance = Some(instance);
+                if let Err(e) = self.reconcile() {
+                    // With the gate off nothing is out.
+                    tracing::debug!("reconcile: {e}");
+                }
+            }
+            Err(e @ (HostError::LedgerBroken { .. } | HostError::Component(_))) => {
+                tracing::error!("{e}");
+                self.read_only = Some(e.to_string());
+            }
+            Err(e) => tracing::error!("{e}; trying again later"),
+        }
+    }
+
+    /// A call, and after a trap once more on a rebuilt instance.
+    fn run_twice(&mut self, call: &Call) -> Result<Result<Answer>, Fault> {
+        match self.attempt(call) {
+            Err(fault) => {
+                tracing::error!(
+                    "{} {fault}; the instance is rebuilt and the input tried once more",
+                    call.name()
+                );
+                if let Err(e) = self.rebuild() {
+                    return Ok(Err(e));
+                }
+            }
+            answer => return answer,
+        }
+        match self.attempt(call) {
+            Err(fault) => {
+                if let Err(e) = self.rebuild() {
+                    return Ok(Err(e));
+                }
+                Err(fault)
+            }
+            answer => answer,
+        }
+    }
+
+    fn attempt(&mut self, call: &Call) -> Result<Result<Answer>, Fault> {
+        for _ in 0..ADVANCES_MAX {
+            let Some(instance) = &mut self.instance else {
+                return Ok(Err(HostError::Retry));
+            };
+            match instance.call(call)? {
+                Ok(answer) => {
+                    let staged = instance.take_staged();
+                    self.group.staged.append(staged);
+                    return Ok(Ok(answer));
+                }
+                Err(CallError::Busy) if !matches!(call, Call::Advance { .. }) => {
+                    let now_ms = call.now().unwrap_or(0);
+                    let advanced = instance.call(&Call::Advance { now_ms })?;
+                    let staged = instance.take_staged();
+                    self.group.staged.append(staged);
+                    if let Err(e) = advanced {
+                        return Ok(Err(HostError::Call(e)));
+                    }
+                }
+                Err(CallError::Rebuild | CallError::LedgerUnavailable) => return Err(Fault::Dead),
+                Err(e) => {
+                    instance.take_staged();
+                    return Ok(Err(HostError::Call(e)));
+                }
+            }
+        }
+        Ok(Err(HostError::Call(CallError::Busy)))
+    }
+
+    /// A new instance in the place of a dead one. What earlier calls of the group had staged is committed first: the dead
+    /// instance is their only other home.
+    fn rebuild(&mut self) -> Result<()> {
+        if !self.commit() {
+            return Err(HostError::Retry);
+        }
+        self.instance = None;
+        match replayed(&self.engine, &*self.store) {
+            Ok(instance) => {
+                self.instance = Some(instance);
+                Ok(())
+            }
+            Err(e) => {
+                self.read_only = Some(e.to_string());
+                Err(e)
+            }
+        }
+    }
+
+    /// The second trap on one input. Envelopes of a batch are told apart; other inputs are refused as a whole.
+    fn component_fault(&mut self, call: &Call, fault: &Fault) -> Result<Answer> {
+        let says = format!(
+            "the component failed twice on this input ({fault}); it was not recorded, please report it"
+        );
+        let refused = || Rejection::new(RejectionCode::ComponentFault, "", says.clone());
+        match call {
+            Call::SubmitPlan { .. } => Ok(Answer::SubmitPlan(Err(refused()))),
+            Call::Submit { envelopes, .. } if envelopes.len() == 1 => {
+                Ok(Answer::Submit(vec![Err(refused())]))
+            }
+            Call::Submit {
+                caller,
+                now_ms,
+                envelopes,
+            } => {
+                let one = |envelope| self.submit_one(caller, *now_ms, envelope, &refused());
+                envelopes
+                    .iter()
+                    .map(one)
+                    .collect::<Result<_>>()
+                    .map(Answer::Submit)
+            }
+            Call::Acknowledge { keys, .. } => Ok(Answer::Acknowledge(
+                keys.iter().map(|_| Err(refused())).collect(),
+            )),
+            _ => Err(HostError::ComponentFault {
+                call: call.name(),
+                message: fault.to_string(),
+            }),
+        }
+    }
+
+    fn submit_one(
+        &mut self,
+        caller: &Caller,
+        now_ms: u64,
+        envelope: &Envelope,
+        refused: &Rejection,
+    ) -> Result<Result<Receipt, Rejection>> {
+        let (caller, envelopes) = (caller.clone(), vec![envelope.clone()]);
+        match self.run_twice(&Call::Submit {
+            caller,
+            now_ms,
+            envelopes,
+        }) {
+            Ok(Ok(Answer::Submit(mut receipts))) => {
+                Ok(receipts.pop().unwrap_or(Err(refused.clone())))
+            }
+            Ok(Ok(_)) | Err(_) => Ok(Err(refused.clone())),
+            Ok(Err(e)) => Err(e),
+        }
+    }
+
+    /// Reports that came when everything was over are kept, not lost.
+    fn note_dead_letters(&mut self, call: &Call, answer: &Result<Answer>) {
+        let (
+            Call::Submit {
+                envelopes, now_ms, ..
+            },
+            Ok(Answer::Submit(receipts)),
+        ) = (call, answer)
+        else {
+            return;
+        };
+        for (envelope, receipt) in envelopes.iter().zip(receipts) {
+            if let Err(rejection) = receipt
+                && rejection.code == RejectionCode::Closed
+                && envelope.intent == Intent::Report
+            {
+                self.group.transaction.dead_letters.push(DeadLetter {
+                    at_ms: *now_ms,
+                    envelope: envelope.clone(),
+                    reason: rejection.message.clone(),
+                });
+            }
+        }
+    }
+
+    /// Reports that their owner has acknowledged leave the queue.
+    fn note_acknowledged(&mut self, call: &Call, answer: &Result<Answer>) {
+        if let (Call::Acknowledge { keys, .. }, Ok(Answer::Acknowledge(receipts))) = (call, answer)
+        {
+            let acknowledged = keys
+                .iter()
+                .zip(receipts)
+                .filter(|(_, receipt)| receipt.is_ok());
+            let keys = acknowledged.map(|(key, _)| key.clone());
+            self.group.staged.withdrawn.extend(keys);
+        }
+    }
+}
+
+impl Group {
+    fn make_transaction(&mut self) -> Transaction {
+        let mut transaction = std::mem::take(&mut self.transaction);
+        transaction.lines.clone_from(&self.staged.lines);
+        transaction.enqueued.clone_from(&self.staged.messages);
+        transaction
+            .dequeued
+            .extend_from_slice(&self.staged.withdrawn);
+        for finished in self.finished.drain(..) {
+            match finished {
+                Finished::Message(key) => transaction.dequeued.push(key),
+                Finished::Process(key) => transaction.forgotten.push(key),
+            }
+        }
+        transaction
+    }
+}
+
+/// A new instance with everything that is stored, the chain verified on the way.
+fn replayed(engine: &Engine, store: &dyn Store) -> Result<Instance> {
+    let mut instance = engine.instance()?;
+    let mut chain = Chain::default();
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let read = store.lines(chain.head.seq, LINES_READ)?;
+        let at_end = read.is_empty();
+        for line in read {
+            chain.push(&line).map_err(|fault| HostError::LedgerBroken {
+                seq: fault.seq,
+                reason: fault.message,
+            })?;
+            bytes += line.len();
+            lines.push(line);
+        }
+        let full = lines.len() >= LINES_REPLAYED_MAX || bytes >= BYTES_REPLAYED_MAX;
+        if !lines.is_empty() && (at_end || full) {
+            replay(&mut instance, std::mem::take(&mut lines))?;
+            bytes = 0;
+        }
+        if at_end {
+            return Ok(instance);
+        }
+    }
+}
+
+fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<()> {
+    match instance.call(&Call::Replay {
+        lines,
+        checked: true,
+    }) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(CallError::ReadOnly(fault))) => Err(HostError::LedgerBroken {
+            seq: fault.seq,
+            reason: fault.message,
+        }),
+        Ok(Err(e)) => Err(HostError::Call(e)),
+        Err(fault) => Err(HostError::Component(format!(
+            "replay of the ledger: {fault}"
+        ))),
+    }
+}

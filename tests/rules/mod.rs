@@ -1,0 +1,3 @@
+//! The rules of SPEC section 5, one file a noun, one test a rule at least, named for it.
+
+mod identity;
