@@ -2,6 +2,8 @@
 //!
 //! Small tests of one module stand in that module.
 
+mod kill;
+mod program;
 mod rules;
 mod support;
 mod tidy;

@@ -464,6 +464,7 @@ impl Scenario {
         ledger::check_causes(&self.lines);
         assert_eq!(self.call(&Call::Head), Ok(Answer::Head(head)));
         let digest = self.digest();
+        self.out_new.clear();
         let gated = self.call(&Call::Reconcile).is_err();
         let out = std::mem::take(&mut self.out_new);
 

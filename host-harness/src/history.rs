@@ -195,8 +195,7 @@ impl History {
     pub fn fold<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> Result<Option<Self>, String> {
         let mut history: Option<Self> = None;
         for line in lines {
-            let record =
-                Record::parse(line.as_ref()).map_err(|error| format!("not a record: {error:?}"))?;
+            let record = Record::parse(line.as_ref()).map_err(|error| error.to_string())?;
             match &mut history {
                 Some(history) => history.apply(&record),
                 None => history = Self::begin(&record),
@@ -345,11 +344,16 @@ pub fn word<T: Serialize>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qm2_core::codec::canonical;
+    use qm2_core::config::Config;
     use qm2_core::digest::ZERO;
 
     /// Lines of a plan of two steps, the first of which is retried; the hashes are not those of a chain.
     fn lines() -> Vec<String> {
-        let plan = r#"{"coordinationId":"c","objective":"o","ownerSession":"u","steps":[{"stepId":"a","targetSession":"s","timeoutMs":1},{"stepId":"b","targetSession":"s","timeoutMs":1,"dependsOn":[{"stepId":"a","on":"failure"}]}]}"#;
+        let plan = r#"{"coordinationId":"c","objective":"o","ownerSession":"u","steps":[
+            {"stepId":"a","targetSession":"s","timeoutMs":1},
+            {"stepId":"b","targetSession":"s","timeoutMs":1,"dependsOn":[{"stepId":"a","on":"failure"}]}]}"#;
+        let plan = canonical(&Plan::parse(plan, &Config::new("d")).unwrap());
         let digest = ZERO;
         let records = [
             ("coordination.created", "", format!(r#"{{"rules":1,"plan":{plan},"planDigest":"{digest}","caller":{{"session":"u"}}}}"#)),

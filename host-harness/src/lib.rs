@@ -4,44 +4,7 @@
 //! All rules of coordination are inside the component ([`COMPONENT`]); this library keeps what it says, runs what it hands
 //! out, and tells it the time and what came of the work. It does not interpret plans.
 //!
-//! A whole host, with an agent inside this process:
-//!
-//! ```
-//! use qm2_core::config::Config;
-//! use qm2_host::agent::{Report, Task};
-//! use qm2_host::{Domain, Result};
-//!
-//! /// Does the work of every session whose name begins with `agent:`.
-//! async fn shout(task: Task) -> Report {
-//!     Report::completed(task.payload().to_uppercase())
-//! }
-//!
-//! #[tokio::main]
-//! async fn main() -> Result<()> {
-//!     let folder = tempfile::tempdir().expect("a temporary folder");
-//!     let mut config = Config::new("example");
-//!     config.phase1.enabled = true; // off by default in the library
-//!     let domain = Domain::builder(folder.path())
-//!         .config(config)
-//!         .agent("agent:*", shout)
-//!         .open()
-//!         .await?;
-//!     let plan = r#"{
-//!         "coordinationId": "greeting-1",
-//!         "objective": "greet, then greet louder",
-//!         "ownerSession": "user:me",
-//!         "steps": [
-//!             {"stepId": "hello", "targetSession": "agent:a", "payload": "hello", "timeoutMs": 10000},
-//!             {"stepId": "again", "targetSession": "agent:b", "payload": "again", "timeoutMs": 10000,
-//!              "dependsOn": [{"stepId": "hello"}]}
-//!         ]
-//!     }"#;
-//!     let ended = domain.run(plan).await?; // the same plan again answers at once and starts nothing
-//!     assert_eq!((ended.terminal.as_str(), ended.counts.completed), ("success", 2));
-//!     domain.close().await;
-//!     Ok(())
-//! }
-//! ```
+//! A whole host in thirty lines, with an agent inside this process, is in the README.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -88,3 +51,8 @@ pub use owner::Ended;
 
 /// The embedded component.
 pub const COMPONENT: &[u8] = include_bytes!(env!("QM2_WASM"));
+
+/// Compiles and runs the host that the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -169,6 +169,10 @@ fn r_1_a_value_outside_its_bound_is_refused_with_field_offence_and_bound() {
             refused.message
         );
     }
+    // The WIT has no place for both kinds of payload, so only the core itself can be asked.
+    let both = with(&|e| e.payload_ref = Some(reference("u", &sha, 1)));
+    let (field, says) = both.check(65_536).unwrap_err();
+    assert!(field == "payloadRef" && says.contains("beside payload"), "{says}");
     let message = "m".repeat(1_025);
     let (class, code) = (FailureClass::Retryable, "code".to_owned());
     let outcome = Some(Outcome::Failed {

@@ -77,7 +77,7 @@ pub fn replay(store: &dyn Store) -> Result<Replayed, Failure> {
         for line in &lines {
             chain.push(line).map_err(|fault| broken(&fault))?;
             let record = Record::parse(line).map_err(|error| {
-                let message = format!("is not a record that this version knows: {error:?}");
+                let message = error.to_string();
                 broken(&LedgerFault {
                     seq: chain.head.seq,
                     kind: LedgerFaultKind::Unsupported,

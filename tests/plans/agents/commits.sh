@@ -8,7 +8,7 @@ fi
 {
     commits=$(git rev-list --count HEAD)
     people=$(git log --format=%ae | sort -u | wc -l | tr -d ' ')
-    echo "$commits commits by $people people, last on $(git log -1 --format=%cs)."
+    echo "Commits: $commits, authors: $people, last on $(git log -1 --format=%cs)."
     if [ "$(git rev-parse --is-shallow-repository)" = true ]; then
         echo "This is a shallow clone; older commits are not counted."
     fi
