@@ -8,7 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 /// The checkout.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the harness is in the checkout").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the harness is in the checkout")
+        .to_path_buf()
 }
 
 /// A plan of `tests/plans`.
@@ -42,7 +45,9 @@ pub struct Directory {
 impl Directory {
     /// A new one; the program makes the data directory itself.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
     }
 
     /// The data directory.
@@ -63,14 +68,24 @@ impl Directory {
     /// The program with its data directory and arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qm2"));
-        command.current_dir(root()).arg("--data").arg(self.data()).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(root())
+            .arg("--data")
+            .arg(self.data())
+            .args(arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
     /// Runs it to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.command(arguments).output().expect("the program starts");
+        let output = self
+            .command(arguments)
+            .output()
+            .expect("the program starts");
         Output {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -87,12 +102,23 @@ impl Directory {
 
     /// Command lines of the processes that were started for this data directory and still live.
     pub fn processes(&self) -> Vec<String> {
-        let marker = format!("QM2_DATA={}\0", self.data().canonicalize().unwrap_or(self.data()).display());
+        let marker = format!(
+            "QM2_DATA={}\0",
+            self.data().canonicalize().unwrap_or(self.data()).display()
+        );
         let mut found = Vec::new();
-        let Ok(all) = std::fs::read_dir("/proc") else { return found };
-        for process in all.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()) {
+        let Ok(all) = std::fs::read_dir("/proc") else {
+            return found;
+        };
+        for process in all
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
+        {
             let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
-            if environment.windows(marker.len()).any(|window| window == marker.as_bytes()) {
+            if environment
+                .windows(marker.len())
+                .any(|window| window == marker.as_bytes())
+            {
                 let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
                 found.push(String::from_utf8_lossy(&line).replace('\0', " "));
             }

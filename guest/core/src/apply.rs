@@ -379,7 +379,13 @@ fn expire(state: &mut State, id: &str, stop: Option<Stop>) {
 /// whether the failure of this step stops the plan.
 fn trips(coordination: &Coordination, index: usize) -> bool {
     let step = &coordination.steps[index];
-    if coordination.is_stopping() || step.def.cleanup || coordination.has_fallback(step) {
+    // A cancel of one step stops that step and nothing else.
+    let cancelled = step.cancel.is_some();
+    if coordination.is_stopping()
+        || cancelled
+        || step.def.cleanup
+        || coordination.has_fallback(step)
+    {
         return false;
     }
     // A fallback stands in for the step that it falls back for, however many of them follow each other.

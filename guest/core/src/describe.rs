@@ -175,7 +175,7 @@ pub(crate) fn describe(state: &State, id: &str) -> Option<String> {
 }
 
 fn domain_view(state: &State) -> DomainView<'_> {
-    let live = state.live.values().map(|live| EntryView {
+    let live = state.live.iter().map(|(_, live)| EntryView {
         coordination_id: &live.id,
         state: live.state_name(),
         terminal: live.ended.as_ref().map(|ended| ended.terminal),
@@ -461,7 +461,7 @@ pub(crate) fn state_digest(state: &State) -> String {
         last_owner: state.last_owner.as_deref(),
         in_flight: state.index.slots.in_flight(),
     });
-    for live in state.live.values() {
+    for (_, live) in state.live.iter() {
         let known = live.steps.iter().filter(|step| !step.identities.is_empty());
         let timer = |timer: crate::timer::Timer| TimerView {
             due_ms: timer.due_ms,
@@ -477,7 +477,7 @@ pub(crate) fn state_digest(state: &State) -> String {
             timers: live.timers().into_iter().map(timer).collect(),
         }));
     }
-    for (id, closed) in &state.closed {
+    for (id, closed) in state.closed.iter() {
         lines.push('\n');
         lines.push_str(&canonical(&(id, closed)));
     }

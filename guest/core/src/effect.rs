@@ -135,7 +135,7 @@ impl Effects {
     /// Everything that is out, again, under the same keys and deliveries.
     pub(crate) fn reconcile(state: &State) -> Self {
         let mut effects = Self::default();
-        for coordination in state.live.values() {
+        for (_, coordination) in state.live.iter() {
             for step in coordination.steps.iter().filter(|step| step.state.is_out()) {
                 let durable = step.def.delivery_mode == DeliveryMode::AtLeastOnce;
                 if durable && step.state == StepState::Dispatched {

@@ -10,7 +10,7 @@
 //! Does not say what ends an attempt; reports, notices and timers do.
 
 use crate::draft::Draft;
-use crate::envelope::DeliveryMode;
+use crate::envelope::{DeliveryMode, PayloadRef};
 use crate::event::{Cancelled, Class, Failed, RetryScheduled, TimedOut, Which};
 use crate::limit::{FREE_RETRIES_MAX, TEXT_BYTES_MAX};
 use crate::state::{Coordination, Step, StepState};
@@ -22,6 +22,7 @@ pub(crate) struct Ending {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) payload: Option<String>,
+    pub(crate) payload_ref: Option<PayloadRef>,
     pub(crate) content_digest: Option<String>,
 }
 
@@ -33,6 +34,7 @@ impl Ending {
             code: code.to_owned(),
             message,
             payload: None,
+            payload_ref: None,
             content_digest: None,
         }
     }
@@ -86,6 +88,7 @@ pub(crate) fn decide_end(
         code,
         message,
         payload: ending.payload,
+        payload_ref: ending.payload_ref,
         content_digest: ending.content_digest,
         attempts: step.attempt,
     };

@@ -281,6 +281,8 @@ events! {
         "message": req message: String,
         /// What the report carried.
         "payload": opt payload: Option<String>,
+        /// What the report carried, kept elsewhere.
+        "payloadRef": opt payload_ref: Option<PayloadRef>,
         /// SHA-256 over the content of the report, where there was one.
         "contentDigest": opt content_digest: Option<String>,
         /// Attempts made.
@@ -391,6 +393,8 @@ events! {
         "contentDigest": req content_digest: String,
         /// What it carried, so that nothing is lost.
         "payload": opt payload: Option<String>,
+        /// What it carried, kept elsewhere.
+        "payloadRef": opt payload_ref: Option<PayloadRef>,
     }
     /// An input on a known step was refused.
     InputRejected = "input.rejected" {

@@ -7,6 +7,7 @@ use crate::event::{Event, RULES, Record, SkipReason, Which};
 use crate::id::{attempt_key, split_attempt_key, split_report_key};
 use crate::limit::{FREE_RETRIES_MAX, KEPT_INPUTS_AN_ATTEMPT_MAX};
 use crate::receipt::LedgerFaultKind;
+use crate::settle::decide_terminal;
 use crate::state::{Coordination, State, Step, StepState};
 
 /// Why a record is not allowed.
@@ -54,7 +55,7 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
         Event::Created(data) => {
             known_rules(data.rules)?;
             let id = data.plan.coordination_id.as_str();
-            let new = !state.live.contains_key(id) && !state.closed.contains_key(id);
+            let new = !state.live.contains(id) && !state.closed.contains(id);
             return need(new && record.coordination_id.as_deref() == Some(id), || {
                 format!("{id} exists already")
             });
@@ -90,14 +91,10 @@ fn check_live(
         },
     };
     match (&record.event, step) {
-        (Event::Terminal(data), None) => {
-            let ended = coordination.open_work + coordination.open_cleanup == 0
-                && coordination.ended.is_none();
-            need(ended, || {
-                "ends a coordination with open steps, or twice".into()
-            })?;
-            need(data.counts == coordination.counts, || {
-                "counts other ends than there were".into()
+        (Event::Terminal(_), None) => {
+            let due = decide_terminal(coordination).map(|draft| draft.event);
+            need(due.as_ref() == Some(&record.event), || {
+                "ends a coordination that is not at its end, or not like this".into()
             })
         }
         (Event::CancelRequested(_), None) => {

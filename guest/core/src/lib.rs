@@ -38,4 +38,5 @@ mod snapshot;
 mod state;
 mod step;
 mod submission;
+mod table;
 mod timer;

@@ -10,6 +10,7 @@
 use crate::envelope::Priority;
 use crate::event::Name;
 use crate::limit::AGEING_MS;
+use crate::table::Table;
 use crate::timer::{Timer, TimerClass};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +61,7 @@ pub(crate) struct Slots {
     later: BTreeSet<Timer>,
     /// When candidates rise a tier.
     rising: BTreeSet<Timer>,
-    sessions: BTreeMap<Name, Session>,
+    sessions: Table<Session>,
     heads: BTreeSet<Rank>,
 }
 
@@ -70,7 +71,7 @@ impl Slots {
         self.max_in_flight = max_in_flight;
         if self.session_in_flight != session_in_flight {
             self.session_in_flight = session_in_flight;
-            let names: Vec<Name> = self.sessions.keys().cloned().collect();
+            let names: Vec<Name> = self.sessions.iter().map(|(name, _)| name.clone()).collect();
             for name in names {
                 self.unpublish(&name);
                 self.publish(&name);
@@ -98,7 +99,7 @@ impl Slots {
     /// A step of this session went out.
     pub(crate) fn take(&mut self, session: &Name) {
         self.in_flight += 1;
-        let entry = self.sessions.entry(session.clone()).or_default();
+        let entry = session_of(&mut self.sessions, session);
         entry.out += 1;
         if entry.out == self.session_in_flight {
             self.unpublish(session);
@@ -237,7 +238,7 @@ impl Slots {
             self.rising.insert(note(rises_ms, place));
         }
         let name = candidate.session.clone();
-        let session = self.sessions.entry(name.clone()).or_default();
+        let session = session_of(&mut self.sessions, &name);
         let old = head_of(&session.waiting, tier, &new.owner);
         session.waiting.insert(new.clone());
         if session.out < self.session_in_flight && old.as_ref().is_none_or(|old| new < *old) {
@@ -290,6 +291,16 @@ impl Slots {
             self.sessions.remove(name);
         }
     }
+}
+
+/// The session of this name, which is made where it is missing.
+fn session_of<'a>(sessions: &'a mut Table<Session>, name: &Name) -> &'a mut Session {
+    if !sessions.contains(name) {
+        sessions.insert(name.clone(), Session::default());
+    }
+    sessions
+        .get_mut(name)
+        .expect("it was made where it was missing")
 }
 
 /// The tier of a candidate: each full 30 s of waiting raises it by one, at most to high.

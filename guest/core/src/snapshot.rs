@@ -7,7 +7,6 @@ use crate::codec::{canonical, object, parse};
 use crate::event::Name;
 use crate::receipt::{CallError, Head, SnapshotChunk};
 use crate::state::{Closed, Configured, Coordination, State};
-use std::ops::Bound;
 
 const VERSION: u32 = 1;
 
@@ -68,13 +67,6 @@ pub(crate) fn snapshot(
         closed: Vec::new(),
     };
     let mut bytes = 0_u64;
-    let after = |id: &str| {
-        if id.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(Name::from(id))
-        }
-    };
     let live_after = match cursor {
         None => {
             piece.domain = Some(Domain {
@@ -83,12 +75,12 @@ pub(crate) fn snapshot(
                 configured: state.configured.clone(),
                 last_owner: state.last_owner.clone(),
             });
-            Some(Bound::Unbounded)
+            Some("")
         }
-        Some(cursor) => cursor.strip_prefix("live:").map(after),
+        Some(cursor) => cursor.strip_prefix("live:"),
     };
     if let Some(from) = live_after {
-        for (id, live) in state.live.range((from, Bound::Unbounded)) {
+        for (id, live) in state.live.after(named(from)) {
             bytes += canonical(live).len() as u64;
             piece.live.push(live);
             if bytes >= max_bytes {
@@ -98,21 +90,18 @@ pub(crate) fn snapshot(
                 });
             }
         }
-        let next = (!state.closed.is_empty()).then(|| "closed:".to_owned());
+        let next = (state.closed.len() > 0).then(|| "closed:".to_owned());
         return Ok(SnapshotChunk {
             chunk: canonical(&piece),
             next,
         });
     }
-    let Some(from) = cursor
-        .and_then(|cursor| cursor.strip_prefix("closed:"))
-        .map(after)
-    else {
+    let Some(from) = cursor.and_then(|cursor| cursor.strip_prefix("closed:")) else {
         return Err(CallError::Bound(format!(
             "cursor {cursor:?} is none that a snapshot gave"
         )));
     };
-    let mut closed = state.closed.range((from, Bound::Unbounded)).peekable();
+    let mut closed = state.closed.after(named(from)).peekable();
     while let Some((id, entry)) = closed.next() {
         bytes += canonical(&(id, entry)).len() as u64;
         piece.closed.push((id, entry));
@@ -127,6 +116,11 @@ pub(crate) fn snapshot(
         chunk: canonical(&piece),
         next: None,
     })
+}
+
+/// The id in a cursor; none where it stands before the first.
+fn named(id: &str) -> Option<&str> {
+    (!id.is_empty()).then_some(id)
 }
 
 /// A snapshot that is being taken in.

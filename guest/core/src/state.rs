@@ -11,6 +11,7 @@ use crate::order;
 use crate::plan::{self, On, Plan};
 use crate::receipt::Head;
 use crate::slot::{Candidate, Slots};
+use crate::table::Table;
 use crate::timer::{Timer, TimerClass, Timers};
 use std::collections::BTreeMap;
 
@@ -552,8 +553,8 @@ pub(crate) struct State {
     /// Time of the last record.
     pub(crate) now_ms: u64,
     pub(crate) configured: Option<Configured>,
-    pub(crate) live: BTreeMap<Name, Coordination>,
-    pub(crate) closed: BTreeMap<Name, Closed>,
+    pub(crate) live: Table<Coordination>,
+    pub(crate) closed: Table<Closed>,
     /// Owner of the last dispatched step, for the round-robin of R-63.
     pub(crate) last_owner: Option<Name>,
     pub(crate) index: Index,
@@ -688,7 +689,7 @@ impl State {
         let Some(ended) = coordination.ended.clone().filter(|_| !waits) else {
             return;
         };
-        let Some((id, coordination)) = self.live.remove_entry(id) else {
+        let Some((id, coordination)) = self.live.remove(id) else {
             return;
         };
         self.index.live_steps -= coordination.steps.len() as u64;

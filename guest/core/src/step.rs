@@ -199,6 +199,7 @@ impl Input<'_> {
                     code: "output-mismatch".into(),
                     message: says,
                     payload: envelope.payload.clone(),
+                    payload_ref: envelope.payload_ref.clone(),
                     content_digest: Some(digest),
                 },
             },
@@ -215,6 +216,7 @@ impl Input<'_> {
                 code: code.clone(),
                 message: message.clone(),
                 payload: envelope.payload.clone(),
+                payload_ref: envelope.payload_ref.clone(),
                 content_digest: Some(digest),
             },
         };
@@ -234,6 +236,7 @@ impl Input<'_> {
                 code: "late".into(),
                 content_digest: digest,
                 payload: envelope.payload.clone(),
+                payload_ref: envelope.payload_ref.clone(),
             };
             let cause = step
                 .ended
