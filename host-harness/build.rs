@@ -3,18 +3,22 @@
 //! Needs no tool beside rustup's toolchain: the linker `wasm-component-ld` ships inside it. A missing target is added
 //! once, and said so. Does not check what the component imports; a test does.
 
+#[path = "build/guest.rs"]
+mod guest;
+
+use guest::{TARGET, Tools};
 use std::env;
+use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-const TARGET: &str = "wasm32-unknown-unknown";
 /// First bytes of a component; those of a core module differ in the fifth.
 const MAGIC: &[u8] = b"\0asm\x0d\0\x01\0";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=QM2_WASM_PREBUILT");
-    let root = variable("CARGO_MANIFEST_DIR")
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the package lies in the workspace")
         .to_path_buf();
@@ -33,8 +37,18 @@ fn main() {
     let wasm = match env::var_os("QM2_WASM_PREBUILT") {
         Some(path) => PathBuf::from(path),
         None => {
-            add_target_if_missing();
-            build(&root, &variable("OUT_DIR").join("guest"))
+            // The same tools that compile this workspace.
+            let (cargo, rustc) = (variable("CARGO"), variable("RUSTC"));
+            let tools = Tools {
+                cargo: &cargo,
+                rustc: &rustc,
+            };
+            add_target_if_missing(&tools);
+            guest::build(
+                &tools,
+                &root,
+                &PathBuf::from(variable("OUT_DIR")).join("guest"),
+            )
         }
     };
     let bytes = fs::read(&wasm)
@@ -48,23 +62,13 @@ fn main() {
     println!("cargo::rustc-env=QM2_WASM={}", wasm.display());
 }
 
-fn variable(name: &str) -> PathBuf {
-    PathBuf::from(env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}")))
-}
-
-/// Standard output of rustc, the same that compiles this workspace.
-fn rustc(arguments: &[&str]) -> String {
-    let rustc = variable("RUSTC");
-    let output = Command::new(&rustc)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|e| panic!("{} does not run: {e}", rustc.display()));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+fn variable(name: &str) -> OsString {
+    env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"))
 }
 
 /// Where rustup's automatic installation is off, `rust-toolchain.toml` alone does not bring the target.
-fn add_target_if_missing() {
-    if target_is_there() {
+fn add_target_if_missing(tools: &Tools<'_>) {
+    if target_is_there(tools) {
         return;
     }
     println!(
@@ -74,7 +78,7 @@ fn add_target_if_missing() {
     let added = Command::new("rustup")
         .args(["target", "add", TARGET])
         .status();
-    if !matches!(&added, Ok(status) if status.success()) || !target_is_there() {
+    if !matches!(&added, Ok(status) if status.success()) || !target_is_there(tools) {
         let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_default();
         let option = if toolchain.is_empty() {
             String::new()
@@ -87,75 +91,12 @@ fn add_target_if_missing() {
     }
 }
 
-fn target_is_there() -> bool {
-    let folder = rustc(&["--print", "target-libdir", "--target", TARGET]);
+fn target_is_there(tools: &Tools<'_>) -> bool {
+    let folder = guest::rustc(tools, &["--print", "target-libdir", "--target", TARGET]);
     // A folder may stay behind when a target is removed; the library does not.
     fs::read_dir(folder).is_ok_and(|entries| {
         entries
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
     })
-}
-
-/// Builds the component in a target folder of its own: the outer cargo holds the lock of the usual one.
-fn build(root: &Path, out: &Path) -> PathBuf {
-    let status = Command::new(variable("CARGO"))
-        .current_dir(root)
-        .args(["build", "--locked", "--package", "qm2-guest"])
-        .args(["--profile", "guest", "--target", TARGET, "--target-dir"])
-        .arg(out)
-        .env(
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
-            "wasm-component-ld",
-        )
-        // And none of the flags meant for the host's own code.
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(root, out).join("\x1f"))
-        .env("CARGO_INCREMENTAL", "0")
-        // A shared build folder would be locked by the outer cargo.
-        .env("CARGO_BUILD_BUILD_DIR", out)
-        .env_remove("RUSTFLAGS")
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER") // clippy
-        .env_remove("CARGO_BUILD_RUSTC_WRAPPER")
-        .env_remove("CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET")
-        .env_remove("CARGO_TARGET_DIR")
-        .env_remove("CARGO_BUILD_TARGET_DIR")
-        .status()
-        .unwrap_or_else(|e| panic!("cargo does not run: {e}"));
-    assert!(
-        status.success(),
-        "the component did not build; its errors stand above"
-    );
-    out.join(TARGET).join("guest/qm2_guest.wasm")
-}
-
-/// Keeps every path of this machine out of the component, so that two checkouts give the same bytes.
-fn flags(root: &Path, out: &Path) -> Vec<String> {
-    let home = env::var_os("HOME").or_else(|| env::var_os("USERPROFILE"));
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home.map(|home| PathBuf::from(home).join(".cargo")));
-    let sysroot = rustc(&["--print", "sysroot"]);
-    let version = rustc(&["-vV"]);
-    let commit = version
-        .lines()
-        .find_map(|line| line.strip_prefix("commit-hash: "))
-        .unwrap_or("src");
-    let mut flags = Vec::new();
-    let mut remap = |from: &Path, to: &str| {
-        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    };
-    if let Some(cargo_home) = &cargo_home {
-        remap(cargo_home, "/cargo");
-    }
-    // The standard library names itself so where its sources are not installed.
-    remap(
-        &Path::new(&sysroot).join("lib/rustlib/src/rust"),
-        &format!("/rustc/{commit}"),
-    );
-    remap(root, "/qm2");
-    // Last, because the last one that fits wins: this folder usually lies in the one before.
-    remap(out, "/target");
-    flags
 }

@@ -429,13 +429,21 @@ fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
             On::Failure => matches!(ended, StepState::Failed | StepState::TimedOut),
             On::Always => true,
         };
-        let step = &state.coordination(id).steps[child];
+        let coordination = state.coordination(id);
+        let step = &coordination.steps[child];
+        // What a stop ends is ended by it, and not by the ends of others that it brings about.
+        let open = if step.def.cleanup {
+            let until_ms = coordination.cleanup_until_ms();
+            until_ms.is_none_or(|until_ms| record.at_ms < until_ms)
+        } else {
+            !coordination.is_stopping()
+        };
         let (fired, dead) = (
             step.fired + usize::from(fires),
             step.dead + usize::from(!fires),
         );
         let all = step.def.depends_on.len();
-        let pending = step.state == StepState::Pending;
+        let pending = step.state == StepState::Pending && open;
         let (ready, hopeless) = match step.def.join {
             Join::All => (fired == all, dead > 0),
             Join::Any => (fired > 0, dead == all),

@@ -440,8 +440,14 @@ impl Machine {
             self.record(call, now_ms, draft);
         }
         let status = match decision.answer {
-            Answer::Known(receipt) => return Ok(receipt),
-            Answer::Refused(rejection) => return Err(Rejection { seq, ..rejection }),
+            Answer::Known(receipt) => {
+                self.settle(call, now_ms);
+                return Ok(receipt);
+            }
+            Answer::Refused(rejection) => {
+                self.settle(call, now_ms);
+                return Err(Rejection { seq, ..rejection });
+            }
             Answer::Took(status) => status,
         };
         // The state of the receipt is that right after the input, as a replay of it finds it.

@@ -400,20 +400,26 @@ impl Coordination {
             number: u64::from(step.attempt),
         };
         let out = step.state.is_out();
-        // The cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
+        // An attempt that is cut to the plan's deadline is ended by that one, with everything else that is open then. The
+        // cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
         let plan_comes_first = self
             .plan
             .deadline_ms
             .is_some_and(|plan_ms| plan_ms <= step.deadline_ms);
-        let replaced = step.def.cleanup && (self.is_stopping() || plan_comes_first);
+        let replaced = plan_comes_first || step.def.cleanup && self.is_stopping();
         let attempt = (out && !replaced).then(|| timer(TimerClass::Attempt, step.deadline_ms));
+        // What would come at the end of the attempt or later never comes.
+        let in_time = |due_ms: u64| step.def.cleanup || due_ms < step.deadline_ms;
         let unacknowledged = step.state == StepState::Dispatched;
         let ack = step
             .ack_due_ms
-            .filter(|_| unacknowledged)
+            .filter(|due_ms| unacknowledged && in_time(*due_ms))
             .map(|due_ms| timer(TimerClass::Ack, due_ms));
         let stop = self.stop_of(step).filter(|_| out);
-        let grace = stop.map(|(stop, _)| timer(TimerClass::CancelGrace, stop.grace_until_ms));
+        let grace = stop
+            .map(|(stop, _)| stop.grace_until_ms)
+            .filter(|due_ms| in_time(*due_ms))
+            .map(|due_ms| timer(TimerClass::CancelGrace, due_ms));
         attempt.into_iter().chain(ack).chain(grace)
     }
 

@@ -14,6 +14,7 @@ use qm2_host::history::History;
 use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::Store;
 use qm2_host::{Domain, HostError};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,13 @@ const AGENTS: &str = "agents:";
 
 /// The store, for reading.
 pub fn open(directory: &Path) -> Result<SqliteStore, Failure> {
+    if directory.exists() && !directory.is_dir() {
+        let message = format!(
+            "{} is not a directory; --data names the directory that holds a ledger",
+            directory.display()
+        );
+        return Err(Failure::host("data", message));
+    }
     Ok(SqliteStore::open_read_only(directory)?)
 }
 
@@ -47,9 +55,21 @@ pub fn each_chunk(
             return Ok(());
         }
         take(&lines)?;
-        // Lines are numbered without gaps from 1; where they are not, the chain says so.
-        after += lines.len() as u64;
+        after = last_seq(store, &lines)?.unwrap_or(after + lines.len() as u64);
     }
+}
+
+/// The number under which the last of these lines is stored. Lines are numbered without gaps; a ledger in which some are
+/// missing or damaged is still read as far as it can be, and the chain says what is wrong.
+fn last_seq(store: &dyn Store, lines: &[String]) -> Result<Option<u64>, Failure> {
+    let Some(last) = lines.last() else {
+        return Ok(None);
+    };
+    let record: Value = serde_json::from_str(last).unwrap_or_default();
+    let Some(seq) = record["seq"].as_u64() else {
+        return Ok(None);
+    };
+    Ok((store.line(seq)?.as_ref() == Some(last)).then_some(seq))
 }
 
 /// The state of the ledger as it stands: an instance after replay, and every coordination folded.

@@ -12,8 +12,9 @@ use qm2_core::ledger::Chain;
 use qm2_core::receipt::{CallError, Head, LedgerFault, LedgerFaultKind};
 use qm2_host::engine::{Answer, Call, Engine, Instance};
 use qm2_host::store::Store;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Commands of `ledger`.
@@ -39,7 +40,7 @@ Note the head that this prints somewhere else; --head then finds a ledger whose 
 Exit codes: 0 the ledger holds, 5 it is broken (the first bad record is named), 6 it cannot be read.")]
     Verify {
         /// Hash of a record that must be there.
-        #[arg(long, value_name = "HASH")]
+        #[arg(long, value_name = "HASH", value_parser = hash)]
         head: Option<String>,
     },
     /// What led to a record: the chain of causes up to the plan.
@@ -58,6 +59,15 @@ pub fn run(directory: &Path, command: &Command, output: &Output) -> Result<u8, F
         Command::Export { id } => export(directory, &store, id.as_deref(), output),
         Command::Verify { head } => verify(&store, head.as_deref(), output),
         Command::Why { seq } => why(&store, *seq, output),
+    }
+}
+
+/// A hash as it is written in the ledger.
+fn hash(text: &str) -> Result<String, String> {
+    if text.len() == ZERO.len() && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a hash has 64 hexadecimal digits; `qm2 ledger verify` prints that of the head".into())
     }
 }
 
@@ -185,16 +195,22 @@ struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_bad_seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<LedgerFaultKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 fn verify(store: &dyn Store, head: Option<&str>, output: &Output) -> Result<u8, Failure> {
-    let mut chain = Chain::default();
+    let mut followed = Followed::default();
     let mut instance = Engine::new()?.instance()?;
     // The empty ledger's hash stands before the first record, and so it is in every ledger: it must be the last one.
     let mut wanted = head.filter(|hash| *hash != ZERO);
-    let found = follow(store, &mut chain, &mut instance, &mut wanted)?;
-    let fault = found.err().or_else(|| {
+    let mut fault = follow(store, &mut followed, &mut instance, &mut wanted)?.err();
+    if fault.is_none() {
+        fault = misplaced(store, &followed)?;
+    }
+    let chain = followed.chain;
+    let fault = fault.or_else(|| {
         let wanted = wanted.or(head.filter(|_| chain.head.seq > 0 && head == Some(ZERO)))?;
         let Head { seq, hash } = &chain.head;
         let message = format!(
@@ -220,6 +236,7 @@ fn verify(store: &dyn Store, head: Option<&str>, output: &Output) -> Result<u8, 
         head_hash: chain.head.hash,
         state_digest,
         first_bad_seq: fault.as_ref().map(|fault| fault.seq),
+        kind: fault.as_ref().map(|fault| fault.kind),
         reason: fault.map(|fault| fault.message),
     };
     output.result(&verdict, || {
@@ -243,15 +260,32 @@ fn verify(store: &dyn Store, head: Option<&str>, output: &Output) -> Result<u8, 
     })
 }
 
+/// What the chain has.
+#[derive(Default)]
+struct Followed {
+    chain: Chain,
+    /// Numbers of its records by coordination.
+    of_coordination: BTreeMap<String, BTreeSet<u64>>,
+}
+
+/// What says where a line belongs.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    seq: u64,
+    coordination_id: Option<String>,
+}
+
 /// Follows the chain record by record and replays it; the inner error is the first record that does not hold. Forgets
 /// `wanted` when it comes by.
 fn follow(
     store: &dyn Store,
-    chain: &mut Chain,
+    followed: &mut Followed,
     instance: &mut Instance,
     wanted: &mut Option<&str>,
 ) -> Result<Result<(), LedgerFault>, Failure> {
     let mut lines = Vec::new();
+    let chain = &mut followed.chain;
     loop {
         // By its number in the store, so that a number that was changed there is a record that is missing here.
         let seq = chain.head.seq + 1;
@@ -273,8 +307,15 @@ fn follow(
             *wanted = None;
         }
         let is_end = line.is_none() || fault.is_some();
-        if fault.is_none() {
-            lines.extend(line);
+        if let Some(line) = line.filter(|_| fault.is_none()) {
+            if let Ok(Place {
+                seq,
+                coordination_id: Some(id),
+            }) = serde_json::from_str(&line)
+            {
+                followed.of_coordination.entry(id).or_default().insert(seq);
+            }
+            lines.push(line);
         }
         if lines.len() >= data::CHUNK || is_end {
             // The component recomputes the hashes too: a second opinion on the chain. What it finds lies before `fault`.
@@ -289,6 +330,33 @@ fn follow(
             return Ok(Ok(()));
         }
     }
+}
+
+/// The first record that the store lists under another coordination or number than its own. Lines are read by coordination
+/// too, and what stands beside a line in the store is in no hash.
+fn misplaced(store: &dyn Store, followed: &Followed) -> Result<Option<LedgerFault>, Failure> {
+    let mut bad = BTreeSet::new();
+    for (id, wanted) in &followed.of_coordination {
+        let mut missing = wanted.clone();
+        for line in store.coordination_lines(id)? {
+            // One that is no record was found by the chain, unless it stands before the first.
+            let place: Option<Place> = serde_json::from_str(&line).ok();
+            let seq = place.map_or(1, |place| place.seq);
+            if missing.remove(&seq) {
+                continue;
+            }
+            // What was written since the chain was followed is there under its number.
+            if seq <= followed.chain.head.seq || store.line(seq)?.as_ref() != Some(&line) {
+                bad.insert(seq);
+            }
+        }
+        bad.extend(missing);
+    }
+    Ok(bad.pop_first().map(|seq| LedgerFault {
+        seq,
+        kind: LedgerFaultKind::BrokenChain,
+        message: "the store lists it under another number or coordination than its own".into(),
+    }))
 }
 
 fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<Result<(), LedgerFault>, Failure> {
