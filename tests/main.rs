@@ -2,8 +2,14 @@
 //!
 //! Small tests of one module stand in that module.
 
+mod cli;
+mod component;
+mod host;
 mod kill;
+mod ledger;
 mod program;
 mod rules;
+mod snapshot;
 mod support;
 mod tidy;
+mod usage;

@@ -1,7 +1,7 @@
 //! One driver for all tests of the rules: the same inputs go through the core natively and through the component in
 //! wasmtime, and after every call both must have said the same, byte for byte.
 //!
-//! When a scenario ends it also proves that folding its ledger gives the live state: see [`Scenario::finish`]. Holds no
+//! When a scenario ends it also proves that folding its ledger gives the live state: see [`Scenario::end`]. Holds no
 //! rule of its own; what a rule says is in the tests.
 
 mod build;
@@ -9,7 +9,7 @@ mod ledger;
 mod native;
 
 pub use build::*;
-pub use ledger::{chain_of, forge, members, reseal};
+pub use ledger::{chain_of, forge, members, reseal, types};
 pub use native::Native;
 
 use qm2_core::config::Config;
@@ -32,6 +32,8 @@ pub fn engine() -> &'static Engine {
 pub struct Scenario {
     native: Native,
     instance: Instance,
+    /// One that was made from the ledger or a snapshot meanwhile, and must go on like the live ones.
+    shadow: Option<Native>,
     /// The time of the next call.
     pub now_ms: u64,
     /// The whole ledger.
@@ -65,6 +67,7 @@ impl Scenario {
         Self {
             native: Native::default(),
             instance: engine().instance().expect("an instance can be made"),
+            shadow: None,
             now_ms: 0,
             lines: Vec::new(),
             sent: Vec::new(),
@@ -87,6 +90,13 @@ impl Scenario {
         assert_eq!(native, component, "{}: answers differ", call.name());
         assert_eq!(ours.lines, theirs.lines, "{}: lines differ", call.name());
         assert_eq!(ours, theirs, "{}: effects differ", call.name());
+        if let Some(shadow) = &mut self.shadow {
+            let theirs = shadow.call(call);
+            // A fresh one may ask to be told the time once more often.
+            let is_alike = theirs == native || matches!(call, Call::NextDeadline);
+            assert!(is_alike, "{}: {theirs:?} is not {native:?}", call.name());
+            assert_eq!(shadow.take_staged(), ours, "{}: the shadow", call.name());
+        }
         self.note(ours);
         native
     }
@@ -320,6 +330,7 @@ impl Scenario {
     /// A crash and the way back: both are made anew from the ledger and go on.
     pub fn restart(&mut self) {
         let digest = self.digest();
+        self.shadow = None;
         self.native = Native::default();
         self.instance = engine().instance().expect("an instance can be made");
         let call = Call::Replay {
@@ -328,6 +339,40 @@ impl Scenario {
         };
         self.call(&call).expect("the ledger replays");
         assert_eq!(self.digest(), digest, "the folded state is another one");
+    }
+
+    /// From here on one that was replayed from the ledger makes every call as well.
+    pub fn shadow_replayed(&mut self) {
+        let mut shadow = Native::default();
+        shadow.replay(&self.lines, true);
+        self.shadow = Some(shadow);
+    }
+
+    /// From here on one that was restored from a snapshot makes every call as well.
+    pub fn shadow_restored(&mut self) {
+        self.shadow = None;
+        let mut shadow = Native::default();
+        for call in self.restore_calls() {
+            shadow.call(&call).expect("the snapshot is taken in");
+        }
+        self.shadow = Some(shadow);
+    }
+
+    /// The calls that bring a fresh instance into the present state.
+    fn restore_calls(&mut self) -> Vec<Call> {
+        let (mut calls, mut cursor, max_bytes) = (Vec::new(), None, 2_000);
+        loop {
+            let Ok(Answer::Snapshot(piece)) = self.call(&Call::Snapshot { cursor, max_bytes })
+            else {
+                panic!("a snapshot can be taken")
+            };
+            let (chunk, last) = (piece.chunk, piece.next.is_none());
+            calls.push(Call::Restore { chunk, last });
+            cursor = piece.next;
+            if last {
+                return calls;
+            }
+        }
     }
 
     // ---- what came of it ----
@@ -445,13 +490,9 @@ impl Scenario {
 
     // ---- the end ----
 
-    /// Ends the scenario: the chain holds, every line reads back to itself and has the members of SPEC section 4 in their
-    /// order, and a fresh machine, a fresh component after replay and one after snapshot and restore are in the state of
-    /// the live ones and hand the same out again. Also runs when a scenario goes out of scope.
-    pub fn finish(mut self) {
-        self.end();
-    }
-
+    /// What a scenario proves at its end: the chain holds, every line reads back to itself and has the members of SPEC section
+    /// 4 in their order, and a fresh machine, a fresh component after replay and one after snapshot and restore are in the
+    /// state of the live ones and hand the same out again.
     fn end(&mut self) {
         self.finished = true;
         let head = chain_of(&self.lines).expect("the chain holds");
@@ -482,19 +523,8 @@ impl Scenario {
         folded.expect_same_again(gated, &out);
 
         let mut restored = Self::blank();
-        let (mut cursor, max_bytes) = (None, 2_000);
-        loop {
-            let call = Call::Snapshot { cursor, max_bytes };
-            let Ok(Answer::Snapshot(piece)) = self.call(&call) else {
-                panic!("a snapshot can be taken")
-            };
-            let (chunk, last) = (piece.chunk, piece.next.is_none());
-            let taken = restored.call(&Call::Restore { chunk, last });
-            taken.expect("the snapshot is taken in");
-            cursor = piece.next;
-            if last {
-                break;
-            }
+        for call in self.restore_calls() {
+            restored.call(&call).expect("the snapshot is taken in");
         }
         assert_eq!(restored.digest(), digest, "the restored state");
         restored.expect_same_again(gated, &out);

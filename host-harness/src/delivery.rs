@@ -34,6 +34,8 @@ pub(crate) struct Delivery {
 struct State {
     /// Set once the domain closes: nothing starts and nothing is reported any more.
     closing: bool,
+    /// Set once nothing is recorded any more: who waits for reports need not.
+    silent: bool,
     attempts: HashMap<String, Attempt>,
     /// Reports that their owners have not acknowledged.
     reports: BTreeMap<String, Message>,
@@ -101,8 +103,17 @@ impl Delivery {
                 let _ = sender.send(message.clone());
             }
         }
-        state.owners.push((owner.to_owned(), sender));
+        if !state.silent {
+            state.owners.push((owner.to_owned(), sender));
+        }
         receiver
+    }
+
+    /// Nothing more will come: the receivers of reports end.
+    pub(crate) fn fall_silent(&self) {
+        let mut state = self.lock();
+        state.silent = true;
+        state.owners.clear();
     }
 
     /// Waits until no attempt of a coordination is at work.
@@ -127,9 +138,9 @@ impl Delivery {
 
     /// The first half of [`Delivery::close`], for where nobody can wait.
     pub(crate) fn begin_closing(&self) {
+        self.fall_silent();
         let mut state = self.lock();
         state.closing = true;
-        state.owners.clear();
         let waiting: Vec<String> = state
             .attempts
             .iter()

@@ -5,11 +5,13 @@
 //! call becomes durable is in `transaction`, how work starts in `delivery`.
 
 use crate::call::{Answer, Call};
+use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::error::{HostError, Result};
 use crate::event_stream::EventStream;
 use crate::lane::LaneSet;
 use crate::opening::DomainBuilder;
+use crate::snapshot::Snapshots;
 use crate::socket::Server;
 use crate::store::Store;
 use crate::submit::{Input, Side, Submitter};
@@ -28,7 +30,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 const GROUP_CALLS_MAX: usize = 256;
 /// Ledger lines after which a group is committed although calls wait.
 const GROUP_LINES_MAX: usize = 8_192;
-/// How often a store that is away is tried again.
+/// How often a store that is away, or a timer that does not go away, is tried again.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 
 /// A running domain; cheap to clone. Without [`Domain::close`] the last clone stops it without waiting for anything.
@@ -147,6 +149,8 @@ impl Domain {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.delivery.begin_closing();
+        // Before the lock goes with the thread: its file would be that of the next owner.
+        drop(take(&self.server));
         self.submitter.send(Input::Close);
     }
 }
@@ -156,13 +160,21 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 }
 
 /// Runs a domain until it is closed.
-pub(crate) fn run(mut writer: Writer, inputs: &Receiver<Input>, submitter: &Submitter) {
+pub(crate) fn run(
+    mut writer: Writer,
+    mut snapshots: Snapshots,
+    inputs: &Receiver<Input>,
+    submitter: &Submitter,
+) {
     let clock = &submitter.clock;
     let mut deadline_ms = writer.next_deadline();
+    // Up to when timers were fired in the round before.
+    let mut met_ms = None;
     loop {
+        snapshots.look(&mut writer);
         let sleep = match writer.is_away() {
             true => AWAY_RETRY,
-            false => clock.sleep_until(deadline_ms),
+            false => sleep(&**clock, deadline_ms, met_ms),
         };
         let mut next = match inputs.recv_timeout(sleep) {
             Ok(input) => Some(input),
@@ -195,7 +207,8 @@ pub(crate) fn run(mut writer: Writer, inputs: &Receiver<Input>, submitter: &Subm
             }
             next = inputs.try_recv().ok();
         }
-        if deadline_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+        met_ms = deadline_ms.filter(|&at_ms| at_ms <= now_ms).map(|_| now_ms);
+        if met_ms.is_some() {
             writer.advance(now_ms);
         }
         if !writer.commit() {
@@ -203,5 +216,31 @@ pub(crate) fn run(mut writer: Writer, inputs: &Receiver<Input>, submitter: &Subm
             writer.commit();
         }
         deadline_ms = writer.next_deadline();
+    }
+}
+
+/// How long to wait for inputs. A deadline that is still in the past after its timers were fired is a fault of the component,
+/// and must not spin the loop.
+fn sleep(clock: &dyn Clock, deadline_ms: Option<u64>, met_ms: Option<u64>) -> Duration {
+    match (deadline_ms, met_ms) {
+        (Some(deadline_ms), Some(met_ms)) if deadline_ms <= met_ms => AWAY_RETRY,
+        _ => clock.sleep_until(deadline_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn deadline_that_stays_in_the_past_does_not_spin_the_loop() {
+        let now_ms = SystemClock.now_ms();
+        let past = Some(now_ms - 1_000);
+        // Due for the first time: at once. Still there after that: not so soon again.
+        assert!(sleep(&SystemClock, past, None) < Duration::from_millis(10));
+        assert_eq!(sleep(&SystemClock, past, Some(now_ms)), AWAY_RETRY);
+        let next = sleep(&SystemClock, Some(now_ms + 50), Some(now_ms));
+        assert!(next < Duration::from_millis(60));
     }
 }

@@ -8,12 +8,20 @@ use qm2_core::envelope::Priority;
 use qm2_core::limit::AGEING_MS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+const PRIORITIES: [Priority; 4] = [
+    Priority::Low,
+    Priority::Normal,
+    Priority::High,
+    Priority::Critical,
+];
 
 /// Widths of the lanes that QM2 uses: how many messages of each are out at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,17 +60,18 @@ struct State {
     lanes: BTreeMap<String, Lane>,
     sessions_at_work: HashSet<String>,
     entries_made: u64,
+    /// Somebody starts entries; who frees a slot meanwhile leaves it to them.
+    draining: bool,
 }
 
 struct Lane {
     width: usize,
     active: usize,
-    waiting: Vec<Entry>,
+    /// By priority and number. Within one priority who came first is also who has risen furthest.
+    waiting: BTreeMap<(Priority, u64), Entry>,
 }
 
 struct Entry {
-    number: u64,
-    priority: Priority,
     since: Instant,
     session: Option<String>,
     key: Option<String>,
@@ -149,11 +158,10 @@ impl LaneSet {
     pub(crate) fn drop_waiting(&self, key: &str) -> bool {
         let mut dropped = Vec::new();
         for lane in self.lock().lanes.values_mut() {
-            let found = lane
-                .waiting
-                .iter()
-                .position(|entry| entry.key.as_deref() == Some(key));
-            dropped.extend(found.map(|at| lane.waiting.remove(at)));
+            let mut waiting = lane.waiting.iter();
+            let found = waiting.find(|(_, entry)| entry.key.as_deref() == Some(key));
+            let found = found.map(|(place, _)| *place);
+            dropped.extend(found.and_then(|place| lane.waiting.remove(&place)));
         }
         // Dropped outside the lock: the work may hold anything.
         !dropped.is_empty()
@@ -181,32 +189,37 @@ impl LaneSet {
         state.entries_made += 1;
         let number = state.entries_made;
         let since = Instant::now();
-        state.lane(name(lane)).waiting.push(Entry {
-            number,
-            priority,
+        let entry = Entry {
             since,
             session,
             key,
             start,
-        });
+        };
+        let waiting = &mut state.lane(name(lane)).waiting;
+        waiting.insert((priority, number), entry);
         drop(state);
         self.drain();
         queued
     }
 
-    /// Starts everything that may start. Never under the lock: starting may drop, and dropping gives slots back.
+    /// Starts everything that may start. Never under the lock: starting may drop, and dropping gives slots back. Nor from
+    /// within itself: a runtime that shuts down drops at once whatever is started, one entry after another.
     fn drain(&self) {
-        loop {
-            let Some((lane, entry)) = self.lock().next() else {
-                return;
-            };
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.draining, true) {
+            return;
+        }
+        while let Some((lane, entry)) = state.next() {
+            drop(state);
             let slot = Slot {
                 set: self.clone(),
                 lane,
                 session: entry.session,
             };
             (entry.start)(slot);
+            state = self.lock();
         }
+        state.draining = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -234,7 +247,7 @@ impl State {
         self.lanes.entry(name.to_owned()).or_insert_with(|| Lane {
             width: 1,
             active: 0,
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -247,14 +260,14 @@ impl State {
                 continue;
             }
             let free = |entry: &Entry| entry.session.as_ref().is_none_or(|s| !sessions.contains(s));
-            let best = (0..lane.waiting.len())
-                .filter(|&at| free(&lane.waiting[at]))
-                .min_by_key(|&at| {
-                    let entry = &lane.waiting[at];
-                    (std::cmp::Reverse(entry.tier(now)), entry.number)
-                });
-            if let Some(at) = best {
-                let entry = lane.waiting.remove(at);
+            let first = |priority| {
+                let mut waiting = lane.waiting.range((priority, 0)..=(priority, u64::MAX));
+                let (place, entry) = waiting.find(|(_, entry)| free(entry))?;
+                Some((Reverse(entry.tier(priority, now)), place.1, *place))
+            };
+            let best = PRIORITIES.into_iter().filter_map(first).min();
+            let entry = best.and_then(|(_, _, place)| lane.waiting.remove(&place));
+            if let Some(entry) = entry {
                 lane.active += 1;
                 let name = name.clone();
                 self.sessions_at_work.extend(entry.session.clone());
@@ -267,10 +280,10 @@ impl State {
 
 impl Entry {
     /// Its priority, one higher for each full 30 seconds that it waits, at most high.
-    fn tier(&self, now: Instant) -> Priority {
+    fn tier(&self, priority: Priority, now: Instant) -> Priority {
         let waited = now.saturating_duration_since(self.since).as_millis();
         let rises = waited / u128::from(AGEING_MS);
-        match (self.priority, rises) {
+        match (priority, rises) {
             (priority, 0) | (priority @ (Priority::High | Priority::Critical), _) => priority,
             (Priority::Low, 1) => Priority::Normal,
             (Priority::Low | Priority::Normal, _) => Priority::High,

@@ -15,12 +15,13 @@ use crate::lane::{LaneSet, Lanes};
 use crate::paths::{self, Owner};
 use crate::process::Context;
 use crate::route::Routes;
+use crate::snapshot::Snapshots;
 use crate::socket::Server;
 use crate::sqlite::SqliteStore;
 use crate::store::{Note, Store};
 use crate::submit::{Input, Submitter};
 use crate::survivor::{self, Of};
-use crate::transaction::{Sink, Writer};
+use crate::transaction::{Said, Sink, Writer};
 use qm2_core::config::Config;
 use qm2_core::message::{Notice, NoticeKind};
 use qm2_core::receipt::CallError;
@@ -31,6 +32,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+/// Records between two snapshots, unless the builder says otherwise: replay of fewer takes a second or two.
+const SNAPSHOT_EVERY: u64 = 50_000;
 
 /// What a domain is opened with.
 #[must_use]
@@ -43,6 +47,7 @@ pub struct DomainBuilder {
     engine: Option<Engine>,
     sandbox: Sandbox,
     store: Option<Box<dyn Store>>,
+    snapshot_every: u64,
     /// The first mistake, said when opening.
     mistake: Option<HostError>,
 }
@@ -58,6 +63,7 @@ impl DomainBuilder {
             engine: None,
             sandbox: Sandbox::default(),
             store: None,
+            snapshot_every: SNAPSHOT_EVERY,
             mistake: None,
         }
     }
@@ -128,6 +134,13 @@ impl DomainBuilder {
         self
     }
 
+    /// Sets after how many new records a snapshot is made in the background, so that opening replays only what came after it;
+    /// 50 000 without it, never with 0.
+    pub fn snapshot_every(mut self, records: u64) -> Self {
+        self.snapshot_every = records;
+        self
+    }
+
     /// Opens the domain: takes the data directory, replays the ledger, ends what outlived the last process, and takes up
     /// what was out. Must be called within a tokio runtime; agents run on it.
     ///
@@ -182,6 +195,7 @@ impl DomainBuilder {
         let config = match opened.await {
             Ok(Ok(config)) => config,
             Ok(Err(e)) => {
+                delivery.close().await;
                 // The lock goes with the thread, and a caller may open again at once.
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;
                 return Err(e);
@@ -226,6 +240,7 @@ impl DomainBuilder {
         submitter: &Submitter,
         ready: oneshot::Sender<Result<Config>>,
     ) {
+        let every = self.snapshot_every;
         let opened = self.open_writer(data, sink, submitter.clock.now_ms());
         match opened {
             Ok((writer, config)) => {
@@ -234,7 +249,9 @@ impl DomainBuilder {
                     lanes.set_width("control", width);
                 }
                 if ready.send(Ok(config)).is_ok() {
-                    domain::run(writer, inputs, submitter);
+                    let inputs_to = submitter.inputs.clone();
+                    let snapshots = Snapshots::new(every, writer.snapshot_seq(), inputs_to);
+                    domain::run(writer, snapshots, inputs, submitter);
                 }
             }
             Err(e) => {
@@ -253,7 +270,6 @@ impl DomainBuilder {
             Some(store) => store,
             None => Box::new(SqliteStore::open(data)?),
         };
-        let is_new = store.head()?.seq == 0;
         let notes = store.notes()?;
         let engine = match self.engine {
             Some(engine) => engine,
@@ -262,7 +278,7 @@ impl DomainBuilder {
         let mut writer = Writer::open(engine, store, sink)?;
         let config = match self.config {
             Some(config) => Some(config),
-            None => is_new.then(|| Config::new("qm2")),
+            None => (writer.head_seq() == 0).then(|| Config::new("qm2")),
         };
         if let Some(config) = &config {
             let config = config.to_json();
@@ -272,7 +288,8 @@ impl DomainBuilder {
         say_host_lost(&mut writer, &notes, now_ms);
         writer.advance(now_ms);
         match writer.reconcile() {
-            Ok(_) | Err(HostError::Call(CallError::Disabled)) => {}
+            // Read-only, it still answers what is read.
+            Ok(_) | Err(HostError::Call(CallError::Disabled) | HostError::ReadOnly { .. }) => {}
             Err(e) => return Err(e),
         }
         if !writer.commit() {
@@ -316,10 +333,13 @@ fn recorded_config(writer: &mut Writer) -> Result<Config> {
     Ok(config)
 }
 
-/// What a commit has made durable goes to listeners and to work.
+/// What a commit has made durable goes to listeners and to work; who waits for more when there is no more is told.
 fn sink(stream: EventStream, delivery: Arc<Delivery>) -> Sink {
-    Box::new(move |staged| {
-        stream.publish(&staged.lines);
-        delivery.hand_out(staged);
+    Box::new(move |said| match said {
+        Said::Durable(staged) => {
+            stream.publish(&staged.lines);
+            delivery.hand_out(staged);
+        }
+        Said::ReadOnly => delivery.fall_silent(),
     })
 }

@@ -68,7 +68,11 @@ impl Domain {
         let receipt = self.submit_parsed(&parsed, plan).await??;
         let mut is_final = receipt.terminal.is_some();
         while !is_final {
-            let report = reports.recv().await.ok_or(HostError::Closed)?;
+            let Some(report) = reports.recv().await else {
+                // Closed, or read-only: the same plan again is told which.
+                self.submit_parsed(&parsed, plan).await??;
+                return Err(HostError::Closed);
+            };
             if report.envelope.coordination_id != parsed.coordination_id {
                 continue;
             }

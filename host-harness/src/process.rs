@@ -163,8 +163,13 @@ impl Process {
 
     /// Waits for the end. When `cancelled` resolves, the process and everything that it started is ended.
     pub(crate) async fn run(mut self, cancelled: impl Future<Output = ()>) -> Ended {
+        // Its end and its output: a child that it left behind may go on writing, and is ended too.
+        let end = async {
+            let status = self.child.wait().await;
+            self.report(status).await
+        };
         tokio::select! {
-            status = self.child.wait() => Ended::Itself(self.report(status).await),
+            report = end => Ended::Itself(report),
             () = cancelled => {
                 let ended = self.end().await;
                 let message = match ended {

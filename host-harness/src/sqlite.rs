@@ -1,31 +1,23 @@
 //! The store in SQLite: write-ahead log, `synchronous=FULL`, one writer, any number of readers.
 //!
-//! A line that was damaged outside is handed on as it is, so that the hash chain can say which one it is.
+//! A line that was damaged outside is handed on, so that the hash chain can say which one it is; one that is no text any
+//! more is handed on behind a mark that no record begins with.
+
+mod file;
 
 use crate::error::{HostError, Result};
 use crate::paths;
-use crate::store::{DeadLetter, Note, Store, Transaction};
+use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
 use qm2_core::digest::sha256_hex;
 use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// Marks the file as ours: "QM2" and a version of nothing.
-const APPLICATION_ID: i64 = 0x514d_3200;
-/// Version of the tables below.
-const SCHEMA_VERSION: u64 = 1;
-const SCHEMA: &str = "
-CREATE TABLE ledger (seq INTEGER PRIMARY KEY, coordination_id TEXT, line TEXT NOT NULL);
-CREATE INDEX ledger_of_coordination ON ledger (coordination_id, seq) WHERE coordination_id IS NOT NULL;
-CREATE TABLE queue (key TEXT PRIMARY KEY, delivery INTEGER NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE note (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, start_time INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, letter TEXT NOT NULL);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-";
+/// Before a stored line that is not UTF-8 text.
+const NOT_TEXT: &str = "not UTF-8 text: ";
 
 /// A data directory's store.
 #[derive(Debug)]
@@ -51,7 +43,7 @@ impl SqliteStore {
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
-        let connection = open_for_writing(&path)?;
+        let connection = file::open_for_writing(&path)?;
         Ok(Self { path, connection })
     }
 
@@ -66,25 +58,14 @@ impl SqliteStore {
             let path = directory.to_path_buf();
             return Err(HostError::Data { path, message });
         }
-        let open = |immutable: &str| {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-            let connection = Connection::open_with_flags(uri(&path, immutable), flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-            Ok(connection)
-        };
-        // On a medium that cannot be written SQLite cannot make its shared memory; nobody can write there either.
-        let connection = open("")
-            .or_else(|e: rusqlite::Error| open("&immutable=1").map_err(|_| e))
-            .map_err(|e| data_error(&path, &e))?;
-        check_identity(&path, &connection)?;
+        let connection = file::open_for_reading(&path)?;
         Ok(Self { path, connection })
     }
 
     fn select_lines(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<String>> {
         let read = || {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let rows = statement.query_map(parameters, |row| lossy(row, 0))?;
+            let rows = statement.query_map(parameters, |row| text(row, 0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(|e| store_error("read the ledger", &e))
@@ -114,13 +95,18 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn head(&self) -> Result<Head> {
-        let sql = "SELECT line FROM ledger ORDER BY seq DESC LIMIT 1";
-        let Some(line) = self.select_lines(sql, [])?.pop() else {
+        let sql = "SELECT seq, line FROM ledger ORDER BY seq DESC LIMIT 1";
+        let last = self
+            .connection
+            .query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, text(row, 1)?)))
+            .optional()
+            .map_err(|e| store_error("read the head of the ledger", &e))?;
+        let Some((seq, line)) = last else {
             return Ok(Head::default());
         };
-        serde_json::from_str(&line).map_err(|e| HostError::Store {
-            doing: "read the head of the ledger",
-            message: format!("its last line is not a record: {e}"),
+        serde_json::from_str(&line).map_err(|e| HostError::LedgerBroken {
+            seq: seq.unsigned_abs(),
+            reason: format!("is not a record: {e}"),
         })
     }
 
@@ -131,7 +117,16 @@ impl Store for SqliteStore {
 
     fn coordination_lines(&self, coordination_id: &str) -> Result<Vec<String>> {
         let sql = "SELECT line FROM ledger WHERE coordination_id = ?1 ORDER BY seq";
-        self.select_lines(sql, params![coordination_id])
+        let mut lines = self.select_lines(sql, params![coordination_id])?;
+        // The column is no part of the chain: it only finds, the line itself says whose it is. With a column that was changed
+        // outside a line may be missing here, but none can be passed off as another's; `ledger verify` and replay, which
+        // decide everything, do not look at it.
+        lines.retain(|line| match serde_json::from_str::<Place>(line) {
+            Ok(place) => place.coordination_id.as_deref() == Some(coordination_id),
+            // A damaged one stays to be seen.
+            Err(_) => true,
+        });
+        Ok(lines)
     }
 
     fn line(&self, seq: u64) -> Result<Option<String>> {
@@ -151,7 +146,7 @@ impl Store for SqliteStore {
         // The old connection may hold an open transaction; it ends with it.
         let empty = Connection::open_in_memory().map_err(|e| store_error("reopen", &e))?;
         drop(std::mem::replace(&mut self.connection, empty));
-        self.connection = open_for_writing(&self.path)?;
+        self.connection = file::open_for_writing(&self.path)?;
         Ok(())
     }
 
@@ -198,6 +193,56 @@ impl Store for SqliteStore {
             "read the dead letters",
             "SELECT letter FROM dead_letter ORDER BY id",
         )
+    }
+
+    fn reader(&self) -> Result<Option<Box<dyn Store>>> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        Ok(Some(Box::new(Self::open_read_only(directory)?)))
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let read = || {
+            let sql = "SELECT seq, hash, digest, chunk FROM snapshot ORDER BY part";
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            let mut snapshot: Option<Snapshot> = None;
+            while let Some(row) = rows.next()? {
+                let chunk = text(row, 3)?;
+                match &mut snapshot {
+                    Some(snapshot) => snapshot.chunks.push(chunk),
+                    None => {
+                        let head = Head {
+                            seq: row.get::<_, i64>(0)?.unsigned_abs(),
+                            hash: text(row, 1)?,
+                        };
+                        snapshot = Some(Snapshot {
+                            head,
+                            chunks: vec![chunk],
+                            digest: text(row, 2)?,
+                        });
+                    }
+                }
+            }
+            Ok(snapshot)
+        };
+        read().map_err(|e| store_error("read the snapshot", &e))
+    }
+
+    fn set_snapshot(&mut self, snapshot: Option<&Snapshot>) -> Result<()> {
+        let failed = |e: rusqlite::Error| store_error("keep a snapshot", &e);
+        let sql = self.connection.transaction().map_err(failed)?;
+        sql.execute("DELETE FROM snapshot", []).map_err(failed)?;
+        if let Some(snapshot) = snapshot {
+            let (head, digest) = (&snapshot.head, &snapshot.digest);
+            for (part, chunk) in (1_i64..).zip(&snapshot.chunks) {
+                sql.prepare_cached("INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)")
+                    .and_then(|mut insert| {
+                        insert.execute(params![part, integer(head.seq), head.hash, digest, chunk])
+                    })
+                    .map_err(failed)?;
+            }
+        }
+        sql.commit().map_err(failed)
     }
 }
 
@@ -267,116 +312,21 @@ fn write_rest(sql: &rusqlite::Transaction<'_>, transaction: &Transaction) -> rus
     Ok(())
 }
 
-fn open_for_writing(path: &Path) -> Result<Connection> {
-    let opened = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        // Also tests that the file is a database at all.
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        Ok((connection, tables))
-    };
-    let (mut connection, tables) = opened().map_err(|e| data_error(path, &e))?;
-    let failed = |e: rusqlite::Error| data_error(path, &e);
-    if tables == 0 {
-        let sql = connection.transaction().map_err(failed)?;
-        sql.execute_batch(SCHEMA).map_err(failed)?;
-        sql.pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(failed)?;
-        sql.pragma_update(None, "user_version", integer(SCHEMA_VERSION))
-            .map_err(failed)?;
-        sql.commit().map_err(failed)?;
-    }
-    check_identity(path, &connection)?;
-    connection
-        .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
-        .map_err(failed)?;
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(failed)?;
-    Ok(connection)
-}
-
-/// Ours, and of a version that this program knows.
-fn check_identity(path: &Path, connection: &Connection) -> Result<()> {
-    let pragma = |name: &str| {
-        connection
-            .query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
-            .map_err(|e| data_error(path, &e))
-    };
-    if pragma("application_id")? != APPLICATION_ID {
-        let message = "is a database, but not one of qm2; name another data directory".into();
-        let path = path.to_path_buf();
-        return Err(HostError::Data { path, message });
-    }
-    let found = u64::try_from(pragma("user_version")?).unwrap_or(0);
-    if found > SCHEMA_VERSION {
-        let path = path.to_path_buf();
-        return Err(HostError::NewerData {
-            path,
-            found,
-            known: SCHEMA_VERSION,
-        });
-    }
-    if found < SCHEMA_VERSION {
-        let message =
-            format!("has schema version {found}, which no released qm2 wrote; it is damaged");
-        let path = path.to_path_buf();
-        return Err(HostError::Data { path, message });
-    }
-    Ok(())
-}
-
-/// What opening says, with what to do about it.
-fn data_error(path: &Path, error: &rusqlite::Error) -> HostError {
-    let what_to_do = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => "it is not a qm2 ledger; name another data directory",
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            "it cannot be opened; check that you may read and write it and its directory"
-        }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; restore it from a copy",
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program holds it locked; end that program"
-        }
-        Some(ErrorCode::DiskFull) => "the disk is full",
-        _ => "it cannot be used",
-    };
-    let message = format!("{what_to_do} ({error})");
-    let path = path.to_path_buf();
-    HostError::Data { path, message }
-}
-
 fn store_error(doing: &'static str, error: &rusqlite::Error) -> HostError {
     let message = error.to_string();
     HostError::Store { doing, message }
 }
 
-/// A path as SQLite's URI; every byte that means something there is escaped.
-fn uri(path: &Path, options: &str) -> String {
-    use std::fmt::Write;
-    use std::os::unix::ffi::OsStrExt;
-    let mut uri = String::from("file:");
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(uri, "%{byte:02x}");
-        }
-    }
-    uri + "?mode=ro" + options
-}
-
-/// A text column, whatever bytes are in it.
-fn lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+/// A text column. What is not UTF-8 cannot be what was written; it is shown as far as it can be, but never as a record:
+/// the replacement character of a lossy reading could be the very text that stood there.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(match row.get_ref(column)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => number.to_string(),
-        ValueRef::Null => String::new(),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("{NOT_TEXT}{}", String::from_utf8_lossy(bytes)),
+        },
+        ValueRef::Blob(bytes) => format!("{NOT_TEXT}{}", String::from_utf8_lossy(bytes)),
+        other => format!("{NOT_TEXT}{other:?}"),
     })
 }
 

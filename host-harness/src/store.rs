@@ -3,6 +3,7 @@
 //! A store keeps; it does not verify the ledger and does not know what lines mean beyond their number and coordination.
 
 use crate::error::Result;
+use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::Envelope;
 use qm2_core::message::Message;
 use qm2_core::receipt::Head;
@@ -57,6 +58,43 @@ pub struct DeadLetter {
     pub envelope: Envelope,
     /// The refusal, as a sentence.
     pub reason: String,
+}
+
+/// The state after a record, so that what came before need not be replayed. Never the only home of anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last record that it covers.
+    pub head: Head,
+    /// Pieces for `restore`, in order.
+    pub chunks: Vec<String>,
+    /// Digest of all that, and of the component that said it.
+    pub digest: String,
+}
+
+impl Snapshot {
+    pub(crate) fn new(head: Head, chunks: Vec<String>) -> Self {
+        let digest = Self::digest(&head, &chunks);
+        Self {
+            head,
+            chunks,
+            digest,
+        }
+    }
+
+    /// Whether it is what this very component once said, whole and unchanged.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.digest == Self::digest(&self.head, &self.chunks)
+    }
+
+    fn digest(head: &Head, chunks: &[String]) -> String {
+        let chunks: Vec<String> = chunks
+            .iter()
+            .map(|chunk| sha256_hex(&[chunk.as_bytes()]))
+            .collect();
+        let component = sha256_hex(&[crate::COMPONENT]);
+        let of = format!("{component} {} {} {chunks:?}", head.seq, head.hash);
+        sha256_hex(&[of.as_bytes()])
+    }
 }
 
 /// A durable store with one writer.
@@ -126,4 +164,28 @@ pub trait Store: Send {
     /// # Errors
     /// The store failed.
     fn dead_letters(&self) -> Result<Vec<DeadLetter>>;
+
+    /// A second way in, for reading on another thread while this one writes. A store without one gets no snapshots.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn reader(&self) -> Result<Option<Box<dyn Store>>> {
+        Ok(None)
+    }
+
+    /// The snapshot that is kept, as it is.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn snapshot(&self) -> Result<Option<Snapshot>> {
+        Ok(None)
+    }
+
+    /// Keeps a snapshot in the place of any other, or only drops that.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn set_snapshot(&mut self, _snapshot: Option<&Snapshot>) -> Result<()> {
+        Ok(())
+    }
 }

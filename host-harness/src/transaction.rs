@@ -7,22 +7,26 @@ use crate::call::{Answer, Call};
 use crate::component::Staged;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
+use crate::replay;
 use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
 use qm2_core::envelope::{Envelope, Intent};
-use qm2_core::ledger::Chain;
 use qm2_core::message::Caller;
 use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode};
 
-/// Lines of one query and of one replay call; also bounded by their bytes.
-const LINES_READ: usize = 256;
-const LINES_REPLAYED_MAX: usize = 4_096;
-const BYTES_REPLAYED_MAX: usize = 8 * 1024 * 1024;
 /// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.
 const ADVANCES_MAX: usize = 10_000;
 
-/// Gets what has become durable.
-pub(crate) type Sink = Box<dyn FnMut(Staged) + Send>;
+/// What the rest of the domain gets to know.
+pub(crate) enum Said {
+    /// This is durable now.
+    Durable(Staged),
+    /// Nothing will be recorded any more.
+    ReadOnly,
+}
+
+/// Gets what a writer says, in order.
+pub(crate) type Sink = Box<dyn FnMut(Said) + Send>;
 
 /// The live instance, its store, and the group of calls that the next commit covers.
 pub(crate) struct Writer {
@@ -33,6 +37,9 @@ pub(crate) struct Writer {
     instance: Option<Instance>,
     /// Why only reading calls are answered.
     read_only: Option<String>,
+    /// The last record that is durable, and the last one that a snapshot had covered at the last replay.
+    head_seq: u64,
+    snapshot_seq: u64,
     group: Group,
 }
 
@@ -52,19 +59,36 @@ impl Writer {
     /// # Errors
     /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
     pub(crate) fn open(engine: Engine, store: Box<dyn Store>, sink: Sink) -> Result<Self> {
-        let instance = replayed(&engine, &*store)?;
-        Ok(Self {
+        let mut writer = Self {
             engine,
             store,
             sink,
-            instance: Some(instance),
+            instance: None,
             read_only: None,
+            head_seq: 0,
+            snapshot_seq: 0,
             group: Group::default(),
-        })
+        };
+        writer.replay()?;
+        Ok(writer)
     }
 
     pub(crate) fn store(&mut self) -> &mut dyn Store {
         &mut *self.store
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Number of the last record that is durable.
+    pub(crate) fn head_seq(&self) -> u64 {
+        self.head_seq
+    }
+
+    /// Number of the last record that the last replay took from a snapshot.
+    pub(crate) fn snapshot_seq(&self) -> u64 {
+        self.snapshot_seq
     }
 
     /// Makes a call; its answer goes out with the next commit.
@@ -83,8 +107,8 @@ impl Writer {
 
     /// Makes a call of the host's own.
     pub(crate) fn run(&mut self, call: &Call) -> Result<Answer> {
-        if let Some(reason) = self.read_only.as_ref().filter(|_| !call.is_reading()) {
-            let reason = reason.clone();
+        let unanswerable = self.instance.is_none() || !call.is_reading();
+        if let Some(reason) = self.read_only.clone().filter(|_| unanswerable) {
             return Err(HostError::ReadOnly { reason });
         }
         self.run_twice(call)
@@ -104,8 +128,7 @@ impl Writer {
                         "a timer that was due at {now_ms} failed twice in the component: {message}; please report it \
                          with the output of `qm2 ledger export`"
                     );
-                    tracing::error!("{reason}");
-                    self.read_only = Some(reason);
+                    self.end_writing(reason);
                     return;
                 }
                 Err(e) => {
@@ -172,7 +195,8 @@ impl Writer {
             let _ = reply.send(answer);
         }
         if !group.staged.is_empty() {
-            (self.sink)(group.staged);
+            self.head_seq += group.staged.lines.len() as u64;
+            (self.sink)(Said::Durable(group.staged));
         }
         true
     }
@@ -184,24 +208,38 @@ impl Writer {
 
     /// After a commit whose result is unknown: what is stored counts, and what is out goes out again with the next commit.
     pub(crate) fn return_to_stored(&mut self) {
-        let returned = self
-            .store
-            .reopen()
-            .and_then(|()| replayed(&self.engine, &*self.store));
-        match returned {
-            Ok(instance) => {
-                self.instance = Some(instance);
+        match self.store.reopen().and_then(|()| self.replay()) {
+            Ok(()) => {
                 if let Err(e) = self.reconcile() {
                     // With the gate off nothing is out.
                     tracing::debug!("reconcile: {e}");
                 }
             }
-            Err(e @ (HostError::LedgerBroken { .. } | HostError::Component(_))) => {
-                tracing::error!("{e}");
-                self.read_only = Some(e.to_string());
-            }
-            Err(e) => tracing::error!("{e}; trying again later"),
+            Err(e) => self.stay_away(&e),
         }
+    }
+
+    fn replay(&mut self) -> Result<()> {
+        let replayed = replay::from_store(&self.engine, &mut *self.store)?;
+        self.instance = Some(replayed.instance);
+        (self.head_seq, self.snapshot_seq) = (replayed.head_seq, replayed.snapshot_seq);
+        Ok(())
+    }
+
+    /// Without an instance: for good if the ledger or the component is to blame, else until the store is back.
+    fn stay_away(&mut self, error: &HostError) {
+        match error {
+            HostError::LedgerBroken { .. } | HostError::Component(_) => {
+                self.end_writing(error.to_string());
+            }
+            _ => tracing::error!("{error}; trying again later"),
+        }
+    }
+
+    fn end_writing(&mut self, reason: String) {
+        tracing::error!("the domain is read-only from here on: {reason}");
+        self.read_only = Some(reason);
+        (self.sink)(Said::ReadOnly);
     }
 
     /// A call, and after a trap once more on a rebuilt instance.
@@ -266,16 +304,7 @@ impl Writer {
             return Err(HostError::Retry);
         }
         self.instance = None;
-        match replayed(&self.engine, &*self.store) {
-            Ok(instance) => {
-                self.instance = Some(instance);
-                Ok(())
-            }
-            Err(e) => {
-                self.read_only = Some(e.to_string());
-                Err(e)
-            }
-        }
+        self.replay().inspect_err(|e| self.stay_away(e))
     }
 
     /// The second trap on one input. Envelopes of a batch are told apart; other inputs are refused as a whole.
@@ -386,50 +415,5 @@ impl Group {
             }
         }
         transaction
-    }
-}
-
-/// A new instance with everything that is stored, the chain verified on the way.
-fn replayed(engine: &Engine, store: &dyn Store) -> Result<Instance> {
-    let mut instance = engine.instance()?;
-    let mut chain = Chain::default();
-    let mut lines = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let read = store.lines(chain.head.seq, LINES_READ)?;
-        let at_end = read.is_empty();
-        for line in read {
-            chain.push(&line).map_err(|fault| HostError::LedgerBroken {
-                seq: fault.seq,
-                reason: fault.message,
-            })?;
-            bytes += line.len();
-            lines.push(line);
-        }
-        let full = lines.len() >= LINES_REPLAYED_MAX || bytes >= BYTES_REPLAYED_MAX;
-        if !lines.is_empty() && (at_end || full) {
-            replay(&mut instance, std::mem::take(&mut lines))?;
-            bytes = 0;
-        }
-        if at_end {
-            return Ok(instance);
-        }
-    }
-}
-
-fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<()> {
-    match instance.call(&Call::Replay {
-        lines,
-        checked: true,
-    }) {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(CallError::ReadOnly(fault))) => Err(HostError::LedgerBroken {
-            seq: fault.seq,
-            reason: fault.message,
-        }),
-        Ok(Err(e)) => Err(HostError::Call(e)),
-        Err(fault) => Err(HostError::Component(format!(
-            "replay of the ledger: {fault}"
-        ))),
     }
 }

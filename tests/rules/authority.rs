@@ -265,7 +265,7 @@ fn r_12_an_unknown_target_fails_the_attempt_permanently() {
         "accepted failed"
     );
     s.expect(&["step.failed a:1"]);
-    s.expect_out(&["-c:a:1", "report:5#1 data"]);
+    s.expect_out(&["report:5#1 data", "-c:a:1"]);
     let data = s.data("step.failed a:1");
     assert_eq!(
         (&data["class"], &data["code"]),

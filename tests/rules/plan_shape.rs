@@ -1,9 +1,10 @@
-//! Shape and end of a plan: R-13 to R-20 and R-22. What is refused, which edges fire, how a coordination ends.
+//! Shape of a plan: R-13 to R-19. What is refused, which edges fire, what stops a plan and what still runs then.
 
+use super::plan_end::ends;
 use crate::support::*;
-use qm2_core::envelope::{Envelope, FailureClass, PayloadRef};
+use qm2_core::envelope::FailureClass;
 use qm2_core::receipt::Problem;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PERMANENT: FailureClass = FailureClass::Permanent;
 const RETRYABLE: FailureClass = FailureClass::Retryable;
@@ -317,16 +318,6 @@ fn r_15_skipped_by_condition_if_every_dead_edge_comes_from_one_that_completed_or
     );
 }
 
-fn terminal(s: &Scenario) -> (String, Option<String>) {
-    let data = s.data("coordination.terminal");
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    (text(&data["terminal"]).unwrap(), text(&data["reason"]))
-}
-
-fn ends(s: &Scenario, state: &str, reason: Option<&str>) {
-    assert_eq!(terminal(s), (state.to_owned(), reason.map(str::to_owned)));
-}
-
 #[test]
 fn r_16_a_skip_by_condition_does_not_spoil_success() {
     let mut s = Scenario::new();
@@ -555,8 +546,8 @@ fn r_18_the_cleanup_grace_counts_from_the_first_stop_and_ends_what_waits() {
     assert_eq!(s.data("step.skipped then:1")["reason"], "plan_deadline");
     s.expect_out(&[
         "cancel:c:sweep:1#1 control",
-        "report:9#1 data",
-        "report:11#1 data",
+        "report:8#1 data",
+        "report:10#1 data",
         "-c:sweep:1",
     ]);
 }
@@ -620,222 +611,11 @@ fn r_19_progress_before_the_ack_implies_it_and_no_redelivery_follows() {
     s.expect(&["step.progress a:1"]);
     s.advance(2_000);
     s.expect(&[]);
+    assert_eq!(s.cause("step.progress a:1"), "step.dispatched a:1");
     // The ack that comes after all changes nothing.
     assert_eq!(s.ack("a", 1), "replayed acknowledged");
     s.done("a", 1, "");
     s.expect(&["step.completed a:1", "coordination.terminal"]);
     assert!(s.data("step.completed a:1").get("implicitAck").is_none());
     assert_eq!(s.cause("step.completed a:1"), "step.progress a:1");
-}
-
-#[test]
-fn r_20_success_if_all_completed() {
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b").after("a")]));
-    s.done("a", 1, "");
-    s.done("b", 1, "");
-    ends(&s, "success", None);
-    assert_eq!(s.cause("coordination.terminal"), "step.completed b:1");
-    let plan_digest = &s.data("coordination.created")["planDigest"];
-    assert_eq!(&s.data("coordination.terminal")["planDigest"], plan_digest);
-}
-
-#[test]
-fn r_20_a_failure_whose_fallback_completed_is_handled() {
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a"),
-        step("f").on("a", "failure"),
-        step("b").after("a"),
-        step("c").after("b"),
-    ]));
-    s.fail("a", 1, PERMANENT, "x");
-    assert_eq!(s.data("step.skipped b:1")["reason"], "upstream_failed");
-    s.done("f", 1, "");
-    // What was skipped because of it counts as if by condition.
-    ends(&s, "success", None);
-}
-
-#[test]
-fn r_20_handled_is_passed_on_along_failure_edges() {
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a").set("timeoutMs", 5),
-        step("f").on("a", "failure"),
-        step("g").on("f", "failure"),
-    ]));
-    s.advance(5);
-    s.fail("f", 1, PERMANENT, "x");
-    s.done("g", 1, "");
-    ends(&s, "success", None);
-}
-
-#[test]
-fn r_20_a_skip_with_two_causes_is_spoiled_by_the_one_that_is_not_handled() {
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a"),
-        step("f").on("a", "failure"),
-        step("x").set("timeoutMs", 9_000),
-        step("both").after("a").after("x").set("join", "any"),
-    ]));
-    s.fail("a", 1, PERMANENT, "x");
-    s.fail("x", 1, PERMANENT, "x");
-    s.done("f", 1, "");
-    ends(&s, "partial", Some("steps_failed"));
-}
-
-#[test]
-fn r_20_partial_if_something_completed_else_failed() {
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b")]));
-    s.done("a", 1, "");
-    s.fail("b", 1, PERMANENT, "x");
-    ends(&s, "partial", Some("steps_failed"));
-
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b").after("a")]));
-    s.fail("a", 1, PERMANENT, "x");
-    ends(&s, "failed", Some("steps_failed"));
-}
-
-#[test]
-fn r_20_a_cancel_that_ended_a_step_is_failed_and_one_that_ended_none_is_not() {
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b")]));
-    s.done("a", 1, "");
-    s.cancel();
-    s.advance(15_000);
-    ends(&s, "failed", Some("cancelled"));
-
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b")]));
-    s.cancel();
-    s.done("a", 1, "");
-    s.done("b", 1, "");
-    ends(&s, "success", None);
-}
-
-#[test]
-fn r_20_cleanup_counts_in_no_test() {
-    let mut s = Scenario::new();
-    s.plan(
-        plan([
-            step("a"),
-            step("sweep").on("a", "always").set("cleanup", true),
-        ])
-        .fail_fast(),
-    );
-    s.done("a", 1, "");
-    s.fail("sweep", 1, PERMANENT, "x");
-    ends(&s, "success", None);
-    assert_eq!(s.data("coordination.terminal")["counts"]["failed"], 1);
-
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a"),
-        step("sweep").on("a", "always").set("cleanup", true),
-    ]));
-    s.fail("a", 1, PERMANENT, "x");
-    s.done("sweep", 1, "");
-    ends(&s, "failed", Some("steps_failed"));
-}
-
-#[test]
-fn r_22_an_empty_result_completes_where_it_is_allowed() {
-    let mut s = Scenario::new();
-    let allowed =
-        json!({"allowEmpty": true, "contentType": "application/json", "requiredFields": ["x"]});
-    s.plan(plan([
-        step("a"),
-        step("b").set("expectedOutput", allowed),
-        step("d").set("expectedOutput", json!({})),
-    ]));
-    assert_eq!(s.done("a", 1, ""), "accepted completed");
-    assert_eq!(s.done("b", 1, ""), "accepted completed");
-    let none = Envelope {
-        payload: None,
-        ..done("d", 1, "")
-    };
-    assert_eq!(brief(&s.submit(none)), "accepted failed");
-    let data = s.data("step.failed d:1");
-    assert_eq!(
-        (&data["code"], &data["class"]),
-        (&json!("output-mismatch"), &json!("retryable"))
-    );
-}
-
-#[test]
-fn r_22_a_result_that_is_not_as_expected_is_a_retryable_mismatch() {
-    let expected =
-        json!({"contentType": "application/json", "requiredFields": ["x", "y"], "maxBytes": 20});
-    let with = |payload: &str, content_type: Option<&str>| Envelope {
-        content_type: content_type.map(str::to_owned),
-        ..done("a", 1, payload)
-    };
-    let json_type = Some("application/json");
-    let rows = [
-        (with(r#"{"x":1,"y":2}"#, json_type), None),
-        (with(r#"{"x":1,"y":2}"#, None), Some("content type is none")),
-        (
-            with(r#"{"x":1,"y":2}"#, Some("text/plain")),
-            Some("content type is text/plain"),
-        ),
-        (
-            with(r#"{"x":1,"y":"aaaaaaaa"}"#, json_type),
-            Some("has 22 bytes; 20 are allowed"),
-        ),
-        (with(r#"{"x":1}"#, json_type), Some("no member y")),
-        (with("[1]", json_type), Some("not a JSON object")),
-        (with("", json_type), Some("empty")),
-    ];
-    for (report, mismatch) in rows {
-        let mut s = Scenario::new();
-        s.plan(plan([step("a").set("expectedOutput", expected.clone())]).retries(1, &[7]));
-        match mismatch {
-            None => assert_eq!(brief(&s.submit(report)), "accepted completed"),
-            Some(says) => {
-                assert_eq!(brief(&s.submit(report.clone())), "accepted retry_wait");
-                let data = s.data("step.retry_scheduled a:1");
-                assert_eq!(
-                    (&data["code"], &data["class"]),
-                    (&json!("output-mismatch"), &json!("retryable"))
-                );
-                let message = data["message"].as_str().unwrap();
-                assert!(message.contains(says), "{says} in {message}");
-                assert_eq!(brief(&s.submit(report)), "replayed retry_wait");
-            }
-        }
-    }
-    // What is kept elsewhere is measured by its reference.
-    let reference = PayloadRef {
-        uri: "u".into(),
-        sha256: "0".repeat(64),
-        bytes: 21,
-    };
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a").set("expectedOutput", json!({"maxBytes": 20}))
-    ]));
-    let report = Envelope {
-        payload: None,
-        payload_ref: Some(reference),
-        ..done("a", 1, "")
-    };
-    assert_eq!(brief(&s.submit(report)), "accepted failed");
-}
-
-#[test]
-fn r_22_late_and_wrong_is_late() {
-    let mut s = Scenario::new();
-    s.plan(plan([
-        step("a")
-            .set("expectedOutput", json!({}))
-            .set("timeoutMs", 100),
-        step("z"),
-    ]));
-    s.seen();
-    s.now_ms = 100;
-    assert_eq!(s.done("a", 1, ""), "late timed_out");
-    s.expect(&["step.timed_out a:1", "input.late a:1"]);
 }

@@ -33,7 +33,7 @@ const DATA: &[(&str, &str)] = &[
     ),
     (
         "step.failed",
-        "implicitAck? class code message payload? contentDigest? attempts",
+        "implicitAck? class code message payload? payloadRef? contentDigest? attempts",
     ),
     ("step.timed_out", "deadlineMs which attempts"),
     (
@@ -55,7 +55,7 @@ const DATA: &[(&str, &str)] = &[
     ),
     (
         "input.late",
-        "intent part sourceSession code contentDigest payload?",
+        "intent part sourceSession code contentDigest payload? payloadRef?",
     ),
     (
         "input.rejected",

@@ -47,6 +47,9 @@ pub const EXTENSION_TEXT_BYTES_MAX: usize = 1024;
 pub const TRACE_BYTES_MAX: usize = 128;
 /// Longest duration: 400 days, in milliseconds.
 pub const DURATION_MS_MAX: u64 = 400 * 24 * 60 * 60 * 1000;
+/// Latest time of a call and latest deadline of a plan, in milliseconds since the epoch: what counts from them, such as an
+/// attempt's deadline and then a grace, stays an integer that every host holds.
+pub const TIME_MS_MAX: u64 = INTEGER_MAX - 2 * DURATION_MS_MAX;
 /// Envelopes, keys or notices of one call.
 pub const BATCH_MAX: u64 = 1_024;
 /// Timers that one call may fire.

@@ -86,8 +86,14 @@ impl Machine {
         let mut call = self.begin(now_ms)?;
         let now_ms = self.fire(&mut call, now_ms);
         let answer = match decide_plan(&self.state, now_ms, caller, plan) {
-            PlanDecision::Refused(rejection) => Err(rejection),
-            PlanDecision::Known(receipt) => Ok(receipt),
+            PlanDecision::Refused(rejection) => {
+                self.settle(&mut call, now_ms);
+                Err(rejection)
+            }
+            PlanDecision::Known(receipt) => {
+                self.settle(&mut call, now_ms);
+                Ok(receipt)
+            }
             PlanDecision::Create(draft) => {
                 let id = draft.coordination.clone().unwrap_or_default();
                 self.record(&mut call, now_ms, *draft);
@@ -188,6 +194,7 @@ impl Machine {
     pub fn advance(&mut self, host: &mut dyn Host, now_ms: u64) -> Result<bool, CallError> {
         self.usable()?;
         self.gate()?;
+        check_now(now_ms)?;
         self.spent = true;
         let mut call = Call::default();
         let now_ms = self.fire(&mut call, now_ms);
@@ -383,6 +390,7 @@ impl Machine {
     fn begin(&mut self, now_ms: u64) -> Result<Call, CallError> {
         self.usable()?;
         self.gate()?;
+        check_now(now_ms)?;
         let now_ms = self.state.now_ms.max(now_ms);
         if self
             .state
@@ -571,4 +579,13 @@ impl Machine {
         self.spent = false;
         Ok(())
     }
+}
+
+/// A later time would make deadlines that are no integers of the contract any more.
+fn check_now(now_ms: u64) -> Result<(), CallError> {
+    if now_ms <= limit::TIME_MS_MAX {
+        return Ok(());
+    }
+    let says = format!("now-ms is {now_ms}; 0..{} are allowed", limit::TIME_MS_MAX);
+    Err(CallError::Bound(says))
 }

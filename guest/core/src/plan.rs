@@ -324,7 +324,7 @@ impl Plan {
         let failure_policy = object
             .object("failurePolicy")
             .map_or_else(FailurePolicy::default, FailurePolicy::read);
-        let deadline_ms = object.integer("deadlineMs", 0, limit::INTEGER_MAX);
+        let deadline_ms = object.integer("deadlineMs", 0, limit::TIME_MS_MAX);
         let cancel_grace_ms = object.integer("cancelGraceMs", 0, config.cancel_grace_ms);
         let cleanup_grace_ms = object.integer("cleanupGraceMs", 0, config.cleanup_grace_ms);
         let reports = object

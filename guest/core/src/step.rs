@@ -180,7 +180,9 @@ impl Input<'_> {
                     payload: envelope.payload.clone(),
                     payload_ref: envelope.payload_ref.clone(),
                 };
-                return self.accept(Draft::of_step(coordination, step, step.last_seq, event));
+                let ack = step.identity(&identity_key(step.attempt, Intent::Ack, ""));
+                let cause = ack.map_or(step.dispatched_seq, |ack| ack.seq);
+                return self.accept(Draft::of_step(coordination, step, cause, event));
             }
             Outcome::Completed => match unexpected(step.def.expected_output.as_ref(), envelope) {
                 None => {

@@ -43,24 +43,34 @@ pub fn exists(directory: &Path) -> bool {
             .is_ok_and(|store| store.head().is_ok_and(|h| h.seq > 0))
 }
 
-/// Gives all lines to `take`, in order, some at a time.
+/// Gives all lines to `take`, in order, some at a time. Of a ledger in which lines are missing or damaged, those that are
+/// there.
 pub fn each_chunk(
     store: &dyn Store,
     mut take: impl FnMut(&[String]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut after = 0;
+    let mut before = Vec::new();
     loop {
         let lines = store.lines(after, CHUNK)?;
-        if lines.is_empty() {
-            return Ok(());
+        if lines == before && !lines.is_empty() {
+            // They are stored under numbers that are not theirs, and there is no way to go on behind them.
+            return Err(broken(&LedgerFault {
+                seq: after + 1,
+                kind: LedgerFaultKind::BrokenChain,
+                message: "is missing, but later records are there".into(),
+            }));
         }
         take(&lines)?;
+        if lines.len() < CHUNK {
+            return Ok(());
+        }
         after = last_seq(store, &lines)?.unwrap_or(after + lines.len() as u64);
+        before = lines;
     }
 }
 
-/// The number under which the last of these lines is stored. Lines are numbered without gaps; a ledger in which some are
-/// missing or damaged is still read as far as it can be, and the chain says what is wrong.
+/// The number under which the last of these lines is stored, if that is its own.
 fn last_seq(store: &dyn Store, lines: &[String]) -> Result<Option<u64>, Failure> {
     let Some(last) = lines.last() else {
         return Ok(None);

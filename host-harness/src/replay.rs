@@ -1,0 +1,195 @@
+//! From the store to an instance: the chain is verified from the first record on, and the instance gets a snapshot, where
+//! there is a sound one, and the lines after it.
+//!
+//! A snapshot saves time and decides nothing: one that does not fit is dropped, and everything is replayed.
+
+use crate::call::{Answer, Call};
+use crate::engine::{Engine, Instance};
+use crate::error::{HostError, Result};
+use crate::store::{Snapshot, Store};
+use qm2_core::ledger::Chain;
+use qm2_core::receipt::{CallError, Head};
+
+/// Lines of one query and of one replay call; also bounded by their bytes.
+const LINES_READ: usize = 256;
+const LINES_REPLAYED_MAX: usize = 4_096;
+const BYTES_REPLAYED_MAX: usize = 8 * 1024 * 1024;
+/// Wished size of a piece of a snapshot.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// An instance at the head of the ledger.
+pub(crate) struct Replayed {
+    pub(crate) instance: Instance,
+    /// Number of the last record; 0 if there is none.
+    pub(crate) head_seq: u64,
+    /// Number of the last record that its snapshot covers; 0 if it was made without one.
+    pub(crate) snapshot_seq: u64,
+}
+
+/// A new instance with everything that is stored.
+///
+/// # Errors
+/// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
+pub(crate) fn from_store(engine: &Engine, store: &mut dyn Store) -> Result<Replayed> {
+    let refused = match store.snapshot() {
+        Ok(None) => return from_lines(engine, store, None),
+        Ok(Some(snapshot)) => match from_lines(engine, store, Some(snapshot)) {
+            Ok(replayed) => return Ok(replayed),
+            Err(e) => e,
+        },
+        Err(e) => e,
+    };
+    // Whatever is wrong: the ledger alone decides.
+    let replayed = from_lines(engine, store, None)?;
+    tracing::warn!("the snapshot is dropped, and the whole ledger was replayed: {refused}");
+    if let Err(e) = store.set_snapshot(None) {
+        tracing::warn!("the snapshot could not be dropped: {e}");
+    }
+    Ok(replayed)
+}
+
+fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) -> Result<Replayed> {
+    let mut instance = engine.instance()?;
+    let base = match snapshot {
+        Some(snapshot) => restore(&mut instance, store, snapshot)?,
+        None => Head::default(),
+    };
+    let feed = |lines| replay(&mut instance, lines);
+    let head = follow(store, Chain::default(), base.seq, feed)?;
+    Ok(Replayed {
+        instance,
+        head_seq: head.seq,
+        snapshot_seq: base.seq,
+    })
+}
+
+/// The state of a second instance at the head of the ledger: the last snapshot and the lines after it, which this process
+/// verified when it opened the store or wrote itself. `goes_on` is asked between two calls.
+///
+/// # Errors
+/// [`HostError::Closed`] when it is not to go on; others of the store and the component.
+pub(crate) fn snapshot(
+    engine: &Engine,
+    store: &dyn Store,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Snapshot> {
+    let go_on = || goes_on().then_some(()).ok_or(HostError::Closed);
+    let mut instance = engine.instance()?;
+    let mut base = Head::default();
+    if let Some(snapshot) = store.snapshot()? {
+        match restore(&mut instance, store, snapshot) {
+            Ok(head) => base = head,
+            Err(e) => {
+                tracing::warn!("a snapshot is made from the first record on: {e}");
+                instance = engine.instance()?;
+            }
+        }
+    }
+    let chain = Chain { head: base.clone() };
+    let head = follow(store, chain, base.seq, |lines| {
+        go_on()?;
+        replay(&mut instance, lines)
+    })?;
+    let mut chunks = Vec::new();
+    let mut cursor = None;
+    loop {
+        go_on()?;
+        let max_bytes = PIECE_BYTES;
+        let Answer::Snapshot(piece) = call(&mut instance, &Call::Snapshot { cursor, max_bytes })?
+        else {
+            return Err(unexpected());
+        };
+        chunks.push(piece.chunk);
+        cursor = piece.next;
+        if cursor.is_none() {
+            return Ok(Snapshot::new(head, chunks));
+        }
+    }
+}
+
+/// Takes a snapshot into an empty instance.
+fn restore(instance: &mut Instance, store: &dyn Store, snapshot: Snapshot) -> Result<Head> {
+    let refused = |why: &str| HostError::Store {
+        doing: "use the snapshot",
+        message: format!("it was made at record {}, {why}", snapshot.head.seq),
+    };
+    if !snapshot.is_sound() {
+        return Err(refused("by another version of qm2, or it is damaged"));
+    }
+    // The line is what it says once the whole chain has been verified.
+    let line = store.line(snapshot.head.seq)?;
+    let line = line.and_then(|line| serde_json::from_str::<Head>(&line).ok());
+    if line.as_ref() != Some(&snapshot.head) {
+        return Err(refused("which is another one in this ledger"));
+    }
+    let last = snapshot.chunks.len() - 1;
+    let mut restored = Head::default();
+    for (part, chunk) in snapshot.chunks.iter().enumerate() {
+        let (chunk, last) = (chunk.clone(), part == last);
+        restored = match call(instance, &Call::Restore { chunk, last })? {
+            Answer::Restore(head) => head,
+            _ => return Err(unexpected()),
+        };
+    }
+    if restored != snapshot.head {
+        return Err(refused("but holds the state at another"));
+    }
+    Ok(restored)
+}
+
+/// Verifies the chain to the end of the store, and gives the lines after `fed` to `feed`, many at a time.
+fn follow(
+    store: &dyn Store,
+    mut chain: Chain,
+    fed: u64,
+    mut feed: impl FnMut(Vec<String>) -> Result<()>,
+) -> Result<Head> {
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let read = store.lines(chain.head.seq, LINES_READ)?;
+        let at_end = read.is_empty();
+        for line in read {
+            chain.push(&line).map_err(|fault| HostError::LedgerBroken {
+                seq: fault.seq,
+                reason: fault.message,
+            })?;
+            if chain.head.seq > fed {
+                bytes += line.len();
+                lines.push(line);
+            }
+        }
+        let full = lines.len() >= LINES_REPLAYED_MAX || bytes >= BYTES_REPLAYED_MAX;
+        if !lines.is_empty() && (at_end || full) {
+            feed(std::mem::take(&mut lines))?;
+            bytes = 0;
+        }
+        if at_end {
+            return Ok(chain.head);
+        }
+    }
+}
+
+fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<()> {
+    let checked = true;
+    call(instance, &Call::Replay { lines, checked }).map(|_| ())
+}
+
+fn call(instance: &mut Instance, call: &Call) -> Result<Answer> {
+    match instance.call(call) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(CallError::ReadOnly(fault))) => Err(HostError::LedgerBroken {
+            seq: fault.seq,
+            reason: fault.message,
+        }),
+        Ok(Err(e)) => Err(HostError::Call(e)),
+        Err(fault) => Err(HostError::Component(format!(
+            "{} of the ledger: {fault}",
+            call.name()
+        ))),
+    }
+}
+
+fn unexpected() -> HostError {
+    HostError::Component("it gave the answer of another call; please report it".into())
+}
