@@ -9,6 +9,7 @@ mod kill;
 mod ledger;
 mod program;
 mod rules;
+mod runtime;
 mod snapshot;
 mod support;
 mod tidy;

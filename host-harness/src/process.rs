@@ -189,17 +189,28 @@ impl Process {
         // A gate that is closed for good ends by itself.
         drop(self.stdin.take());
         let until = Instant::now() + TERM_GRACE;
+        // Before the first signal: once its parent is gone, a child that left the group and cleaned its environment can
+        // no longer be told from others.
+        let found = self.find().await;
+        let known: Vec<(u32, u64)> = found
+            .iter()
+            .filter_map(|pid| Some((*pid, survivor::start_time(*pid)?)))
+            .collect();
+        let lives = |(pid, start): &&(u32, u64)| survivor::start_time(*pid) == Some(*start);
         survivor::signal_group(self.pid, Signal::TERM);
-        for pid in self.find().await {
+        for pid in found {
             survivor::signal(pid, Signal::TERM);
         }
         loop {
             let gone = matches!(self.child.try_wait(), Ok(Some(_)));
-            if gone && self.find().await.is_empty() {
+            if gone && !known.iter().any(|one| lives(&one)) && self.find().await.is_empty() {
                 break;
             }
             if Instant::now() >= until {
                 survivor::signal_group(self.pid, Signal::KILL);
+                for (pid, _) in known.iter().filter(lives) {
+                    survivor::signal(*pid, Signal::KILL);
+                }
                 break;
             }
             sleep(LOOK_EVERY).await;

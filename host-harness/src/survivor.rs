@@ -41,7 +41,16 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let mut system = System::new().ok()?;
     let kind = ProcessRefreshKind::nothing().without_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
-    system.process(pid).map(sysinfo::Process::start_time)
+    let process = system.process(pid).filter(|process| is_alive(process));
+    process.map(sysinfo::Process::start_time)
+}
+
+/// Not one that has ended and only waits to be noticed.
+fn is_alive(process: &sysinfo::Process) -> bool {
+    !matches!(
+        process.status(),
+        ProcessStatus::Zombie | ProcessStatus::Dead
+    )
 }
 
 /// Process ids that run now.
@@ -58,11 +67,7 @@ pub(crate) fn find(data: &Path, of: Of<'_>) -> Result<Vec<u32>> {
         .without_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
     let alive = |process: &&sysinfo::Process| {
-        process.pid().as_u32() != std::process::id()
-            && !matches!(
-                process.status(),
-                ProcessStatus::Zombie | ProcessStatus::Dead
-            )
+        process.pid().as_u32() != std::process::id() && is_alive(process)
     };
     let mut found: HashSet<Pid> = system
         .processes()

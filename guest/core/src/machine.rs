@@ -41,6 +41,9 @@ pub struct Machine {
     restore: Option<Restore>,
 }
 
+/// Decides the input at a place of a batch, and says which coordination and step it is about.
+type Decide<'a> = dyn Fn(&State, u64, usize) -> (Name, Option<Name>, Decision) + 'a;
+
 /// What one call has made so far.
 #[derive(Default)]
 struct Call {
@@ -410,7 +413,7 @@ impl Machine {
         host: &mut dyn Host,
         now_ms: u64,
         count: usize,
-        decide: &dyn Fn(&State, u64, usize) -> (Name, Option<Name>, Decision),
+        decide: &Decide<'_>,
     ) -> Result<Vec<Answered<Receipt>>, CallError> {
         self.usable()?;
         self.gate()?;

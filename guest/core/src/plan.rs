@@ -689,10 +689,10 @@ impl Graph {
         let count = self.nodes.len();
         let mut waiting: Vec<usize> = vec![0; count];
         let mut children: Vec<Vec<usize>> = vec![Vec::new(); count];
-        for at in 0..count {
+        for (at, waits) in waiting.iter_mut().enumerate() {
             for parent in self.parents(at) {
                 children[parent].push(at);
-                waiting[at] += 1;
+                *waits += 1;
             }
         }
         let mut free: Vec<usize> = (0..count).filter(|at| waiting[*at] == 0).collect();
