@@ -1,7 +1,6 @@
-//! The library: the feature gate, lanes, agents inside and outside the process, and what the host does when the component
-//! fails.
+//! The library: the feature gate, lanes, agents inside and outside the process, dead letters, and the deadline of a call.
 //!
-//! The rules are tested in `rules`, the program in `cli`.
+//! The rules are tested in `rules`, the program in `cli`, faults under a running domain in `runtime`.
 
 use crate::program::{Directory, root};
 use qm2_core::config::Config;
@@ -473,130 +472,27 @@ async fn a_report_for_a_closed_coordination_is_a_dead_letter_that_status_shows()
     assert_eq!(directory.lines(), lines);
 }
 
-/// A plan of so many steps with a payload of 60 KiB each.
-fn heavy_plan(id: &str, steps: usize) -> String {
-    let payload = "x".repeat(60 * 1024);
-    let ids: Vec<String> = (0..steps).map(|number| format!("s{number}")).collect();
-    let steps: Vec<(&str, &str)> = ids.iter().map(|step_id| (&**step_id, &*payload)).collect();
-    plan(id, &steps)
-}
-
-#[tokio::test]
-async fn an_input_that_traps_twice_is_a_component_fault_and_the_others_go_on() {
-    let directory = Directory::new();
-    // Enough for small plans, not for one of six megabytes.
-    let sandbox = Sandbox {
-        memory_bytes_max: 8 * 1024 * 1024,
-        ..Sandbox::default()
-    };
-    let domain = builder(&directory)
-        .sandbox(sandbox)
-        .agent("*", async |_: Task| Report::completed("done"))
-        .open()
-        .await
-        .expect("the domain opens");
-    let before = soon(domain.run(&plan("before", &[("a", "")])))
-        .await
-        .expect("it runs");
-    let heavy = heavy_plan("heavy", 100);
-    let small: Vec<String> = (0..4)
-        .map(|n| plan(&format!("c{n}"), &[("a", ""), ("b", "")]))
-        .collect();
-    let (fault, ..) = tokio::join!(
-        soon(domain.submit_plan(&heavy)),
-        async {
-            assert_eq!(
-                soon(domain.run(&small[0])).await.expect("it runs").terminal,
-                "success"
-            )
-        },
-        async {
-            assert_eq!(
-                soon(domain.run(&small[1])).await.expect("it runs").terminal,
-                "success"
-            )
-        },
-    );
-    let rejection = fault
-        .expect("the call is answered")
-        .expect_err("it does not fit");
-    assert_eq!(rejection.code, RejectionCode::ComponentFault);
-    assert!(rejection.message.contains("failed twice"), "{rejection}");
-    for plan in &small[2..] {
-        assert_eq!(
-            soon(domain.run(plan)).await.expect("it runs").terminal,
-            "success"
-        );
-    }
-    // What was there before is there still.
-    let again = soon(domain.run(&plan("before", &[("a", "")])))
-        .await
-        .expect("it is known");
-    assert_eq!(again.counts, before.counts);
-    let Ok(Answer::StateDigest(live)) = domain.call(Call::StateDigest).await else {
-        panic!("the call is answered");
-    };
-    domain.close().await;
-    let verified = directory.run(&["--json", "ledger", "verify"]);
-    assert_eq!(verified.code, 0, "{verified:?}");
-    assert_eq!(verified.json()["stateDigest"], live.as_str());
-    let lines = directory.lines();
-    assert!(!lines.iter().any(|line| line.contains("\"heavy\"")));
-}
-
-#[tokio::test]
-async fn a_call_past_its_deadline_is_ended_and_the_next_one_works() {
-    let plan_of = |steps: usize| heavy_chain("slow", steps);
+#[test]
+fn an_instance_is_ended_in_a_call_past_its_deadline_and_dead_after_it() {
     let sandbox = Sandbox {
         call_deadline: Duration::from_millis(1),
         ..Sandbox::default()
     };
-    // The instance: ended in the call, and dead after it.
     let engine = Engine::with(sandbox, None).expect("the component loads");
     let mut instance = engine.instance().expect("an instance");
     let config = config(true).to_json();
-    let configured = instance.call(&Call::Configure { config });
-    let call = Call::SubmitPlan {
-        caller: caller(OWNER),
-        now_ms: 1,
-        plan: plan_of(10_000),
-    };
     // On a machine that stalls, the first call may be the one that is ended.
-    if configured.is_ok() {
+    if instance.call(&Call::Configure { config }).is_ok() {
+        let call = Call::SubmitPlan {
+            caller: caller(OWNER),
+            now_ms: 1,
+            plan: heavy_chain("slow", 10_000),
+        };
+        instance.take_staged();
         assert_eq!(instance.call(&call), Err(Fault::Deadline));
     }
     assert_eq!(instance.call(&Call::Head), Err(Fault::Dead));
     assert!(instance.take_staged().is_empty());
-
-    // The domain: a fault of that input only.
-    let directory = Directory::new();
-    let sandbox = Sandbox {
-        call_deadline: Duration::from_millis(300),
-        ..Sandbox::default()
-    };
-    let domain = builder(&directory)
-        .sandbox(sandbox)
-        .agent("*", async |_: Task| Report::completed("done"))
-        .open()
-        .await
-        .expect("the domain opens");
-    let fault = soon(domain.submit_plan(&plan_of(10_000))).await;
-    let rejection = fault
-        .expect("the call is answered")
-        .expect_err("it takes too long");
-    assert_eq!(rejection.code, RejectionCode::ComponentFault);
-    assert!(rejection.message.contains("deadline"), "{rejection}");
-    let ended = soon(domain.run(&plan("c", &[("a", "")])))
-        .await
-        .expect("the plan runs");
-    assert_eq!(ended.terminal, "success");
-    domain.close().await;
-    assert!(
-        !directory
-            .lines()
-            .iter()
-            .any(|line| line.contains("\"slow\""))
-    );
 }
 
 /// A plan of so many steps, each of which waits for up to ten before it: the component has a lot to do with it.

@@ -3,7 +3,7 @@
 //!
 //! The rules themselves are tested in `rules`, the program in `cli`.
 
-use crate::support::{Change as _, Json, OWNER, caller, engine, plan, step};
+use crate::support::{OWNER, caller, engine, plan, step};
 use qm2_core::config::Config;
 use qm2_core::receipt::{Head, RejectionCode};
 use qm2_host::agent::{AgentTable, Report, Task};

@@ -159,7 +159,7 @@ impl From<&str> for Report {
     }
 }
 
-/// An envelope back to who sent this one. Its priority is the same: a lower one would lower the step's.
+/// An envelope back to who sent this one, under its priority.
 pub(crate) fn reply(execute: &Envelope, intent: Intent) -> Envelope {
     Envelope {
         coordination_id: execute.coordination_id.clone(),

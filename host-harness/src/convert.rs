@@ -140,8 +140,7 @@ fn envelope_from_wit(value: wit::Envelope) -> Envelope {
     }
 }
 
-/// A payload beside a reference is a fault that the type of the WIT cannot express; [`Envelope::check`] refuses it, and
-/// here the reference stands for both.
+/// A payload beside a reference cannot be said in the WIT; the engine refuses such a call before it comes here.
 pub(crate) fn envelope_to_wit(value: &Envelope) -> wit::Envelope {
     let payload = match (&value.payload_ref, &value.payload) {
         (Some(reference), _) => wit::Payload::Reference(wit::PayloadRef {

@@ -12,6 +12,7 @@ use crate::component::bindings::qm2::coordination::{event_stream, lanes, queue, 
 use crate::component::bindings::{Coordinator, CoordinatorPre};
 use crate::error::{HostError, Result};
 use crate::{cache, convert};
+use qm2_core::envelope::Envelope;
 use qm2_core::receipt::CallError;
 use std::fmt;
 use std::path::Path;
@@ -179,6 +180,18 @@ pub struct Instance {
     dead: bool,
 }
 
+/// What JSON can say and the WIT cannot: content and a reference to it at once. Sent on, one of them would be lost.
+fn unspeakable(call: &Call) -> Option<CallError> {
+    let Call::Submit { envelopes, .. } = call else {
+        return None;
+    };
+    let both = |envelope: &Envelope| envelope.payload.is_some() && envelope.payload_ref.is_some();
+    let index = envelopes.iter().position(both)?;
+    Some(CallError::Bound(format!(
+        "envelopes[{index}].payloadRef stands beside payload; one of the two is allowed"
+    )))
+}
+
 impl Instance {
     /// Calls an exported function. What it says meanwhile is staged: see [`Instance::take_staged`].
     ///
@@ -188,6 +201,9 @@ impl Instance {
     pub fn call(&mut self, call: &Call) -> Result<Result<Answer, CallError>, Fault> {
         if self.dead {
             return Err(Fault::Dead);
+        }
+        if let Some(refused) = unspeakable(call) {
+            return Ok(Err(refused));
         }
         self.store.set_epoch_deadline(self.deadline_ticks);
         match self.dispatch(call) {
