@@ -106,7 +106,7 @@ async fn input_that_traps_twice_is_refused_and_nobody_else_notices() {
 async fn call_that_overruns_its_deadline_is_ended_and_the_domain_goes_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sandbox = Sandbox {
-        call_deadline: Duration::from_millis(40),
+        call_deadline: Duration::from_millis(150),
         ..Sandbox::default()
     };
     let hasty = Engine::with(sandbox, None).expect("an engine");
@@ -157,11 +157,24 @@ async fn timer_that_traps_twice_leaves_the_domain_for_reading_and_says_how_to_re
         taken.expect("it is answered").expect("it is taken");
     }
     let before = lines(&domain).await;
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
     let waiting = {
         let (domain, plan) = (domain.clone(), plans[0].clone());
-        tokio::spawn(async move { domain.run(&plan).await })
+        tokio::spawn(async move {
+            let run = domain.run(&plan);
+            tokio::pin!(run);
+            tokio::select! {
+                biased;
+                ended = &mut run => return ended,
+                () = async {} => {}
+            }
+            let _ = begun.send(());
+            run.await
+        })
     };
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Its plan is on its way to the loop, and what is asked now is answered after it.
+    has_begun.await.expect("the run has begun");
+    lines(&domain).await;
     clock.forward(2_000);
     // Who waits for the end of a plan hears of it, now and later.
     let ended = timeout(PATIENCE, waiting).await.expect("it does not hang");

@@ -119,8 +119,8 @@ impl Store for SqliteStore {
         let sql = "SELECT line FROM ledger WHERE coordination_id = ?1 ORDER BY seq";
         let mut lines = self.select_lines(sql, params![coordination_id])?;
         // The column is no part of the chain: it only finds, the line itself says whose it is. With a column that was changed
-        // outside a line may be missing here, but none can be passed off as another's; `ledger verify` and replay, which
-        // decide everything, do not look at it.
+        // outside a line may be missing here, but none can be passed off as another's; replay, which decides everything,
+        // does not look at it, and `ledger verify` finds the change.
         lines.retain(|line| match serde_json::from_str::<Place>(line) {
             Ok(place) => place.coordination_id.as_deref() == Some(coordination_id),
             // A damaged one stays to be seen.
