@@ -1,6 +1,6 @@
 //! The envelope: one instruction between agents, its form, its content and its identity.
 //!
-//! Does not know plans or states; whether an envelope may be said now is decided in [`crate::step`].
+//! Does not know plans or states; whether an envelope may be said now is decided in `step.rs`.
 
 use crate::codec::{self, Write, object, words};
 use crate::id::{check_bytes, check_digest, check_id, check_session};

@@ -1,6 +1,6 @@
 //! Records: the events of the ledger, their members and their one text form.
 //!
-//! Does not know when an event happens or what it does; see [`crate::machine`] and [`crate::apply`].
+//! Does not know when an event happens or what it does; see [`crate::machine`] and `apply.rs`.
 
 use crate::codec::{self, Input, Malformed, Read, Write, object, words};
 use crate::config::Config;

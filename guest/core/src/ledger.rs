@@ -1,6 +1,6 @@
 //! The hash chain: does each line follow the one before it?
 //!
-//! Does not know what records mean; whether the rules allow one is tested in [`crate::legal`].
+//! Does not know what records mean; whether the rules allow one is tested in `legal.rs`.
 
 use crate::digest::sha256_hex;
 use crate::event::hashed_part;

@@ -1,6 +1,6 @@
 //! What leaves the core and what a host says back about it.
 //!
-//! Does not decide when a message leaves; see [`crate::effect`].
+//! Does not decide when a message leaves; see `effect.rs`.
 
 use crate::codec::{object, words};
 use crate::envelope::{DeliveryMode, Envelope, Priority};

@@ -1,6 +1,6 @@
 //! Plans: their form, and what makes one whole.
 //!
-//! A plan is read once, with every error found; what becomes of its steps is [`crate::coordination`]'s.
+//! A plan is read once, with every error found; what becomes of its steps is not decided here.
 
 use crate::codec::{object, words};
 use crate::config::Config;
