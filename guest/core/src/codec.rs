@@ -1,8 +1,8 @@
 //! Canonical JSON: one text for one value, written and read.
 //!
 //! Members stand in the order of their declaration, absent ones are left out, and of the characters only `"`, `\`, those
-//! below 0x20 and 0x7f are escaped. Reading accepts exactly what writing gives, so a line that was not written by this
-//! codec does not pass. JSON from outside, in any order and with white space, is read in `read.rs`.
+//! below 0x20 and 0x7f are escaped. Reading takes members in that order only, no white space, and each escape and number in
+//! its one form. JSON from outside, in any order and with white space, is read in `read.rs`.
 //!
 //! serde is not used here: a codec for one known form is a third of the size of a general one, and the component has to
 //! be small.
