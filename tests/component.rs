@@ -46,10 +46,11 @@ fn it_imports_the_host_interfaces_and_nothing_else() {
         names.sort_unstable();
         names
     };
-    let imports = ["event-stream", "lanes", "queue", "types"]
+    let imports = ["event-stream", "hooks", "lanes", "queue", "types"]
         .map(|name| format!("qm2:coordination/{name}@0.1.0"));
     assert_eq!(names("imports"), imports);
-    let exports = ["coordination", "recovery"].map(|name| format!("qm2:coordination/{name}@0.1.0"));
+    let exports = ["arbitration", "coordination", "recovery"]
+        .map(|name| format!("qm2:coordination/{name}@0.1.0"));
     assert_eq!(names("exports"), exports);
     assert!(!inspected.stdout.contains("wasi"), "{inspected:?}");
     assert_eq!(value["bytes"], COMPONENT.len());

@@ -2,8 +2,13 @@
 //!
 //! Small tests of one module stand in that module.
 
+mod asking;
 mod cli;
 mod component;
+mod contested;
+mod escalations;
+mod guard;
+mod hooks;
 mod host;
 mod kill;
 mod ledger;

@@ -4,6 +4,7 @@
 //! When a scenario ends it also proves that folding its ledger gives the live state: see [`Scenario::end`]. Holds no
 //! rule of its own; what a rule says is in the tests.
 
+mod asked;
 mod build;
 mod ledger;
 mod native;
@@ -12,12 +13,15 @@ pub use build::*;
 pub use ledger::{chain_of, forge, members, reseal, types};
 pub use native::Native;
 
+use qm2_core::claim::{Access, ClaimRequest};
 use qm2_core::config::Config;
 use qm2_core::envelope::{Envelope, FailureClass};
 use qm2_core::event::Record;
-use qm2_core::message::{Caller, Message, Notice, NoticeKind};
-use qm2_core::receipt::{CallError, PlanReceipt, Receipt, Rejection, Remedy};
-use qm2_host::engine::{Answer, Call, Engine, Instance, Staged};
+use qm2_core::message::{Caller, HookKind, HookVerdict, HumanVerdict, Message, Notice, NoticeKind};
+use qm2_core::receipt::{
+    CallError, GrantReceipt, GuardVerdict, PlanReceipt, Receipt, Rejection, Remedy,
+};
+use qm2_host::engine::{Answer, Call, Engine, HookRequest, Instance, Staged};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -40,6 +44,9 @@ pub struct Scenario {
     pub lines: Vec<String>,
     /// Everything handed out so far.
     sent: Vec<Message>,
+    /// Every question to hooks and everything that hooks were told, in order.
+    pub asks: Vec<HookRequest>,
+    pub told: Vec<(HookKind, Value)>,
     /// What [`Scenario::expect`] and [`Scenario::expect_out`] have not seen yet.
     records_new: Vec<String>,
     out_new: Vec<String>,
@@ -71,6 +78,8 @@ impl Scenario {
             now_ms: 0,
             lines: Vec::new(),
             sent: Vec::new(),
+            asks: Vec::new(),
+            told: Vec::new(),
             records_new: Vec::new(),
             out_new: Vec::new(),
             sessions: BTreeMap::new(),
@@ -223,6 +232,125 @@ impl Scenario {
                 answers
             }
             other => panic!("notice: {other:?}"),
+        }
+    }
+
+    /// The answer of the hooks to a request.
+    pub fn verdict(&mut self, hook_id: &str, handler: &str, verdict: HookVerdict) -> String {
+        let call = Call::Verdict {
+            now_ms: self.now_ms,
+            hook_id: hook_id.to_owned(),
+            handler: handler.to_owned(),
+            verdict,
+        };
+        match self.call(&call) {
+            Ok(Answer::Verdict(answer)) => brief(&answer),
+            other => panic!("verdict: {other:?}"),
+        }
+    }
+
+    /// A person's answer to a question.
+    pub fn answer(
+        &mut self,
+        actor: Caller,
+        escalation_id: &str,
+        digest: &str,
+        verdict: HumanVerdict,
+        text: Option<&str>,
+    ) -> String {
+        let call = Call::Answer {
+            actor,
+            now_ms: self.now_ms,
+            escalation_id: escalation_id.to_owned(),
+            digest: digest.to_owned(),
+            verdict,
+            text: text.map(str::to_owned),
+        };
+        match self.call(&call) {
+            Ok(Answer::Answer(answer)) => brief(&answer),
+            other => panic!("answer: {other:?}"),
+        }
+    }
+
+    /// An extra claim of a running step, as that step's session of plan `c`.
+    pub fn claim(&mut self, request: ClaimRequest) -> Result<GrantReceipt, Rejection> {
+        let session = self.session(&request.coordination_id, &request.step_id);
+        self.claim_as(&session, request)
+    }
+
+    pub fn claim_as(
+        &mut self,
+        session: &str,
+        request: ClaimRequest,
+    ) -> Result<GrantReceipt, Rejection> {
+        let call = Call::Claim {
+            caller: caller(session),
+            now_ms: self.now_ms,
+            request,
+        };
+        match self.call(&call) {
+            Ok(Answer::Claim(answer)) => answer,
+            other => panic!("claim: {other:?}"),
+        }
+    }
+
+    /// Begins leases of a step of plan `c` anew, as its session.
+    pub fn renew(
+        &mut self,
+        step: &str,
+        attempt: u32,
+        tokens: &[u64],
+    ) -> Result<Vec<GrantReceipt>, Rejection> {
+        let call = Call::Renew {
+            caller: caller(&self.session("c", step)),
+            now_ms: self.now_ms,
+            coordination_id: "c".into(),
+            step_id: step.into(),
+            attempt,
+            tokens: tokens.to_vec(),
+        };
+        match self.call(&call) {
+            Ok(Answer::Renew(answer)) => answer,
+            other => panic!("renew: {other:?}"),
+        }
+    }
+
+    /// Gives grants of a step of plan `c` back, as its session.
+    pub fn release(&mut self, step: &str, attempt: u32, tokens: &[u64]) -> String {
+        let call = Call::Release {
+            caller: caller(&self.session("c", step)),
+            now_ms: self.now_ms,
+            coordination_id: "c".into(),
+            step_id: step.into(),
+            attempt,
+            tokens: tokens.to_vec(),
+        };
+        match self.call(&call) {
+            Ok(Answer::Release(answer)) => brief(&answer),
+            other => panic!("release: {other:?}"),
+        }
+    }
+
+    /// The guard at the present time, for all of a resource.
+    pub fn check(
+        &mut self,
+        resource: &str,
+        session: &str,
+        token: u64,
+        mode: Access,
+    ) -> GuardVerdict {
+        let call = Call::Check {
+            now_ms: self.now_ms,
+            resource: resource.to_owned(),
+            session: session.to_owned(),
+            token,
+            mode,
+            regions: Vec::new(),
+            base_version: None,
+        };
+        match self.call(&call) {
+            Ok(Answer::Check(verdict)) => verdict,
+            other => panic!("check: {other:?}"),
         }
     }
 
@@ -443,7 +571,8 @@ impl Scenario {
     }
 
     /// Keeps what a call said. Handed out is written as `KEY#DELIVERY LANE`, with `best_effort` behind it where it went
-    /// straight to a lane, `-KEY` for withdrawn from the queue, `-KEY best_effort` for withdrawn from a lane.
+    /// straight to a lane, `-KEY` for withdrawn from the queue, `-KEY best_effort` for withdrawn from a lane, `?ID KIND` for
+    /// what hooks are asked, and `!KIND` for what they are told.
     fn note(&mut self, staged: Staged) {
         let text =
             |message: &Message| format!("{}#{} {}", message.key, message.delivery, message.lane);
@@ -457,6 +586,16 @@ impl Scenario {
         let cancelled = staged.lane_cancelled.iter();
         self.out_new
             .extend(cancelled.map(|key| format!("-{key} best_effort")));
+        let asks = staged.asks.iter();
+        self.out_new
+            .extend(asks.map(|ask| format!("?{} {}", ask.hook_id, ask.kind.name())));
+        let told = staged.notifications.iter();
+        self.out_new
+            .extend(told.map(|(kind, _)| format!("!{}", kind.name())));
+        self.asks.extend(staged.asks);
+        let told = staged.notifications.into_iter();
+        self.told
+            .extend(told.map(|(kind, subject)| (kind, parse(&subject))));
         let labels = staged.lines.iter().map(|line| label(&parse(line)));
         self.records_new.extend(labels);
         self.sent.extend(staged.messages);

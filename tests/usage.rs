@@ -115,7 +115,7 @@ fn files_that_are_missing_or_wrong_are_named_and_nothing_is_made() {
 }
 
 /// All commands that read or write a data directory.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 11] = [
     &["run"],
     &["status"],
     &["status", "ends-failed"],
@@ -124,6 +124,9 @@ const COMMANDS: [&[&str]; 8] = [
     &["ledger", "export"],
     &["ledger", "verify"],
     &["ledger", "why", "3"],
+    &["escalations", "list"],
+    &["escalations", "show", "e1"],
+    &["escalations", "approve", "e1", "--as", "user:dana"],
 ];
 
 #[test]
@@ -210,12 +213,18 @@ fn what_is_not_there_is_named() {
 #[test]
 fn help_is_there_for_every_command_and_wrong_usage_is_exit_2() {
     let directory = Directory::new();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["run"],
         &["check"],
         &["status"],
         &["cancel"],
+        &["escalations"],
+        &["escalations", "list"],
+        &["escalations", "show"],
+        &["escalations", "approve"],
+        &["escalations", "complete"],
+        &["escalate"],
         &["ledger"],
         &["ledger", "show"],
         &["ledger", "export"],

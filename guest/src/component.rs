@@ -9,16 +9,21 @@ mod bindings {
     export!(Component);
 }
 
-use bindings::exports::qm2::coordination::{coordination, recovery};
-use bindings::qm2::coordination::{event_stream, lanes, queue, types as wit};
+use bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
+use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types as wit};
+use qm2_core::arbitration as contest;
+use qm2_core::claim;
 use qm2_core::envelope::{self as core, Envelope};
 use qm2_core::machine::Machine;
-use qm2_core::message::{Caller, Host, Message, Notice, NoticeKind, Refused, Role};
+use qm2_core::message::{
+    Caller, HookKind, HookVerdict, Host, HumanVerdict, Message, Notice, NoticeKind, Refused, Role,
+};
 use qm2_core::receipt::{self, CallError, Remedy};
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 
 thread_local! {
-    static MACHINE: RefCell<Machine> = RefCell::default();
+    // It lives as long as the component, so nothing has to be kept ready for its end.
+    static MACHINE: &'static RefCell<Machine> = Box::leak(Box::default());
 }
 
 struct Component;
@@ -62,6 +67,49 @@ impl coordination::Guest for Component {
         with(|machine| machine.notice(&mut Imports, now_ms, &notices)).map(from_answers)
     }
 
+    fn verdict(
+        now_ms: u64,
+        hook_id: String,
+        handler: String,
+        verdict: wit::HookVerdict,
+    ) -> OneAnswer {
+        let verdict = match verdict {
+            wit::HookVerdict::NoOpinion => HookVerdict::NoOpinion,
+            wit::HookVerdict::Deny(reason) => HookVerdict::Deny(reason),
+            wit::HookVerdict::Review => HookVerdict::Review,
+        };
+        with(|machine| machine.verdict(&mut Imports, now_ms, &hook_id, &handler, &verdict))
+            .map(from_answer)
+    }
+
+    fn answer(
+        actor: wit::Caller,
+        now_ms: u64,
+        escalation_id: String,
+        digest: String,
+        verdict: wit::HumanVerdict,
+        text: Option<String>,
+    ) -> OneAnswer {
+        let verdict = match verdict {
+            wit::HumanVerdict::Approve => HumanVerdict::Approve,
+            wit::HumanVerdict::Deny => HumanVerdict::Deny,
+            wit::HumanVerdict::Completed => HumanVerdict::Completed,
+        };
+        let (actor, text) = (to_caller(actor), text.as_deref());
+        with(|machine| {
+            machine.answer(
+                &mut Imports,
+                &actor,
+                now_ms,
+                &escalation_id,
+                &digest,
+                verdict,
+                text,
+            )
+        })
+        .map(from_answer)
+    }
+
     fn describe(id: String) -> Result<String, wit::CallError> {
         with(|machine| machine.describe(&id))
     }
@@ -72,6 +120,106 @@ impl coordination::Guest for Component {
 
     fn head() -> Result<wit::LedgerHead, wit::CallError> {
         with(|machine| machine.head()).map(from_head)
+    }
+}
+
+impl arbitration::Guest for Component {
+    fn arbitrate(
+        contest: wit::Contest,
+        policy: wit::ArbiterPolicy,
+    ) -> Result<wit::Decision, wit::CallError> {
+        let (contest, policy) = (to_contest(contest), to_policy(policy));
+        with(|machine| machine.arbitrate(&contest, &policy)).map(from_decision)
+    }
+
+    fn claim(
+        caller: wit::Caller,
+        now_ms: u64,
+        request: wit::ClaimRequest,
+    ) -> Result<Result<wit::Grant, wit::Rejection>, wit::CallError> {
+        let (caller, request) = (to_caller(caller), to_claim_request(request));
+        let answer = with(|machine| machine.claim(&mut Imports, &caller, now_ms, &request))?;
+        Ok(answer.map(from_grant).map_err(from_rejection))
+    }
+
+    fn renew(
+        caller: wit::Caller,
+        now_ms: u64,
+        id: String,
+        step_id: String,
+        attempt: u32,
+        tokens: Vec<u64>,
+    ) -> Result<Result<Vec<wit::Grant>, wit::Rejection>, wit::CallError> {
+        let caller = to_caller(caller);
+        let answer = with(|machine| {
+            machine.renew(
+                &mut Imports,
+                &caller,
+                now_ms,
+                &id,
+                &step_id,
+                attempt,
+                &tokens,
+            )
+        })?;
+        Ok(answer
+            .map(|grants| grants.into_iter().map(from_grant).collect())
+            .map_err(from_rejection))
+    }
+
+    fn release(
+        caller: wit::Caller,
+        now_ms: u64,
+        id: String,
+        step_id: String,
+        attempt: u32,
+        tokens: Vec<u64>,
+    ) -> OneAnswer {
+        let caller = to_caller(caller);
+        with(|machine| {
+            machine.release(
+                &mut Imports,
+                &caller,
+                now_ms,
+                &id,
+                &step_id,
+                attempt,
+                &tokens,
+            )
+        })
+        .map(from_answer)
+    }
+
+    fn check(
+        now_ms: u64,
+        resource: String,
+        session: String,
+        token: u64,
+        mode: wit::Access,
+        regions: Vec<wit::Region>,
+        base_version: Option<String>,
+    ) -> Result<wit::GuardVerdict, wit::CallError> {
+        let mode = match mode {
+            wit::Access::Read => claim::Access::Read,
+            wit::Access::Write => claim::Access::Write,
+        };
+        let (regions, base_version) = (to_regions(regions), base_version.as_deref());
+        let verdict = with(|machine| {
+            machine.check(
+                now_ms,
+                &resource,
+                &session,
+                token,
+                mode,
+                &regions,
+                base_version,
+            )
+        })?;
+        Ok(wit::GuardVerdict {
+            allowed: verdict.allowed,
+            reason: verdict.reason,
+            expires_ms: verdict.expires_ms,
+        })
     }
 }
 
@@ -104,10 +252,17 @@ impl recovery::Guest for Component {
     }
 }
 
+type OneAnswer = Result<Result<wit::Receipt, wit::Rejection>, wit::CallError>;
 type Answers = Result<Vec<Result<wit::Receipt, wit::Rejection>>, wit::CallError>;
 
 fn with<T>(call: impl FnOnce(&mut Machine) -> Result<T, CallError>) -> Result<T, wit::CallError> {
-    MACHINE.with_borrow_mut(call).map_err(from_call_error)
+    call(&mut machine()).map_err(from_call_error)
+}
+
+// One copy of the way to it.
+#[inline(never)]
+fn machine() -> RefMut<'static, Machine> {
+    MACHINE.with(|machine| machine.borrow_mut())
 }
 
 /// The host's side, as the core sees it.
@@ -135,6 +290,28 @@ impl Host for Imports {
     fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
         lanes::cancel(keys).map_err(|_| Refused)
     }
+
+    fn ask(&mut self, hook_id: &str, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        let kind = match kind {
+            HookKind::BeforeDispatch => wit::HookKind::BeforeDispatch,
+            HookKind::BeforeArbitrate => wit::HookKind::BeforeArbitrate,
+            // The others are told, never asked.
+            _ => return Err(Refused),
+        };
+        hooks::ask(hook_id, kind, subject).map_err(|_| Refused)
+    }
+
+    fn notify(&mut self, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        let kind = match kind {
+            HookKind::EscalationRequested => wit::HookNotice::EscalationRequested,
+            HookKind::StepEnded => wit::HookNotice::StepEnded,
+            HookKind::CoordinationEnded => wit::HookNotice::CoordinationEnded,
+            HookKind::MessageUndelivered => wit::HookNotice::MessageUndelivered,
+            // The others are asked, never told.
+            _ => return Err(Refused),
+        };
+        hooks::notify(kind, subject).map_err(|_| Refused)
+    }
 }
 
 fn to_caller(caller: wit::Caller) -> Caller {
@@ -156,6 +333,7 @@ fn to_notice(notice: wit::Notice) -> Notice {
         wit::NoticeKind::Dropped => NoticeKind::Dropped,
         wit::NoticeKind::HostLost => NoticeKind::HostLost,
         wit::NoticeKind::Taken => NoticeKind::Taken,
+        wit::NoticeKind::Unreachable => NoticeKind::Unreachable,
     };
     Notice {
         key: notice.key,
@@ -182,14 +360,10 @@ fn to_envelope(envelope: wit::Envelope) -> Envelope {
             wit::Intent::Execute => core::Intent::Execute,
             wit::Intent::Report => core::Intent::Report,
             wit::Intent::Cancel => core::Intent::Cancel,
+            wit::Intent::Escalate => core::Intent::Escalate,
             wit::Intent::Ack => core::Intent::Ack,
         },
-        priority: match envelope.priority {
-            wit::Priority::Low => core::Priority::Low,
-            wit::Priority::Normal => core::Priority::Normal,
-            wit::Priority::High => core::Priority::High,
-            wit::Priority::Critical => core::Priority::Critical,
-        },
+        priority: to_priority(envelope.priority),
         delivery_mode: match envelope.delivery_mode {
             wit::DeliveryMode::BestEffort => core::DeliveryMode::BestEffort,
             wit::DeliveryMode::AtLeastOnce => core::DeliveryMode::AtLeastOnce,
@@ -227,6 +401,156 @@ fn to_envelope(envelope: wit::Envelope) -> Envelope {
             wit::Outcome::Progress(number) => core::Outcome::Progress { number },
         }),
         reason: envelope.reason,
+        question: envelope.question.map(|question| core::Question {
+            number: question.number,
+            text: question.text,
+        }),
+        tokens: envelope
+            .tokens
+            .into_iter()
+            .map(|token| claim::Token {
+                resource: token.resource,
+                token: token.token,
+            })
+            .collect(),
+    }
+}
+
+fn to_priority(priority: wit::Priority) -> core::Priority {
+    match priority {
+        wit::Priority::Low => core::Priority::Low,
+        wit::Priority::Normal => core::Priority::Normal,
+        wit::Priority::High => core::Priority::High,
+        wit::Priority::Critical => core::Priority::Critical,
+    }
+}
+
+fn to_mode(mode: wit::ClaimMode) -> claim::Mode {
+    match mode {
+        wit::ClaimMode::Shared => claim::Mode::Shared,
+        wit::ClaimMode::Exclusive => claim::Mode::Exclusive,
+    }
+}
+
+fn to_regions(regions: Vec<wit::Region>) -> Vec<claim::Region> {
+    regions
+        .into_iter()
+        .map(|wit::Region { start, end }| claim::Region { start, end })
+        .collect()
+}
+
+fn to_strategy(strategy: wit::Strategy) -> contest::Strategy {
+    match strategy {
+        wit::Strategy::OwnerWins => contest::Strategy::OwnerWins,
+        wit::Strategy::PriorityWins => contest::Strategy::PriorityWins,
+        wit::Strategy::MergeIfSafe => contest::Strategy::MergeIfSafe,
+        wit::Strategy::ManualReview => contest::Strategy::ManualReview,
+    }
+}
+
+fn to_policy(policy: wit::ArbiterPolicy) -> contest::Policy {
+    contest::Policy {
+        default: to_strategy(policy.default_strategy),
+        rules: policy
+            .rules
+            .into_iter()
+            .map(|rule| contest::Rule {
+                resource: rule.resource,
+                strategy: to_strategy(rule.strategy),
+            })
+            .collect(),
+        owners: policy
+            .owners
+            .into_iter()
+            .map(|owner| contest::Owner {
+                resource: owner.resource,
+                session: owner.session,
+            })
+            .collect(),
+        high_risk: policy.high_risk,
+        preempt: policy.preempt,
+    }
+}
+
+fn to_contender(contender: wit::Contender) -> contest::Contender {
+    contest::Contender {
+        coordination_id: contender.coordination_id,
+        step_id: contender.step_id,
+        attempt: contender.attempt,
+        session: contender.session,
+        priority: to_priority(contender.priority),
+        claim_number: contender.claim_number,
+        mode: to_mode(contender.mode),
+        base_version: contender.base_version,
+        regions: to_regions(contender.regions),
+        token: contender.token,
+        expires_ms: contender.expires_ms,
+        preemptible: contender.preemptible,
+    }
+}
+
+fn to_contest(value: wit::Contest) -> contest::Contest {
+    contest::Contest {
+        resource: value.resource,
+        at_ms: value.at_ms,
+        contenders: value.contenders.into_iter().map(to_contender).collect(),
+        holders: value.holders.into_iter().map(to_contender).collect(),
+    }
+}
+
+fn from_decision(decision: contest::Decision) -> wit::Decision {
+    wit::Decision {
+        stage: match decision.stage {
+            contest::Stage::Ownership => wit::DecisionStage::Ownership,
+            contest::Stage::Lease => wit::DecisionStage::Lease,
+            contest::Stage::Strategy => wit::DecisionStage::Strategy,
+            contest::Stage::Hook => wit::DecisionStage::Hook,
+            contest::Stage::Human => wit::DecisionStage::Human,
+        },
+        strategy: match decision.strategy {
+            contest::Strategy::OwnerWins => wit::Strategy::OwnerWins,
+            contest::Strategy::PriorityWins => wit::Strategy::PriorityWins,
+            contest::Strategy::MergeIfSafe => wit::Strategy::MergeIfSafe,
+            contest::Strategy::ManualReview => wit::Strategy::ManualReview,
+        },
+        outcomes: decision.outcomes.into_iter().map(from_outcome).collect(),
+        reason: decision.reason,
+    }
+}
+
+fn from_outcome(outcome: contest::ContenderOutcome) -> wit::ContenderOutcome {
+    wit::ContenderOutcome {
+        coordination_id: outcome.coordination_id,
+        step_id: outcome.step_id,
+        outcome: match outcome.outcome {
+            contest::OutcomeKind::Granted => wit::OutcomeKind::Granted,
+            contest::OutcomeKind::Waits => wit::OutcomeKind::Waits,
+            contest::OutcomeKind::Refused => wit::OutcomeKind::Refused,
+            contest::OutcomeKind::Review => wit::OutcomeKind::Review,
+            contest::OutcomeKind::Preempts => wit::OutcomeKind::Preempts,
+        },
+        order: outcome.order,
+    }
+}
+
+fn to_claim_request(request: wit::ClaimRequest) -> claim::ClaimRequest {
+    claim::ClaimRequest {
+        coordination_id: request.coordination_id,
+        step_id: request.step_id,
+        attempt: request.attempt,
+        resource: request.resource,
+        mode: to_mode(request.mode),
+        lease_ms: request.lease_ms,
+        base_version: request.base_version,
+        regions: to_regions(request.regions),
+    }
+}
+
+fn from_grant(grant: receipt::GrantReceipt) -> wit::Grant {
+    wit::Grant {
+        resource: grant.resource,
+        token: grant.token,
+        expires_ms: grant.expires_ms,
     }
 }
 
@@ -281,6 +605,7 @@ fn from_envelope(envelope: &Envelope) -> wit::Envelope {
             core::Intent::Execute => wit::Intent::Execute,
             core::Intent::Report => wit::Intent::Report,
             core::Intent::Cancel => wit::Intent::Cancel,
+            core::Intent::Escalate => wit::Intent::Escalate,
             core::Intent::Ack => wit::Intent::Ack,
         },
         priority: from_priority(envelope.priority),
@@ -321,6 +646,18 @@ fn from_envelope(envelope: &Envelope) -> wit::Envelope {
             core::Outcome::Progress { number } => wit::Outcome::Progress(*number),
         }),
         reason: envelope.reason.clone(),
+        question: envelope.question.as_ref().map(|question| wit::Question {
+            number: question.number,
+            text: question.text.clone(),
+        }),
+        tokens: envelope
+            .tokens
+            .iter()
+            .map(|token| wit::FencingToken {
+                resource: token.resource.clone(),
+                token: token.token,
+            })
+            .collect(),
     }
 }
 
@@ -345,10 +682,13 @@ fn from_plan_receipt(receipt: receipt::PlanReceipt) -> wit::PlanReceipt {
 fn from_answers(
     answers: Vec<Result<receipt::Receipt, receipt::Rejection>>,
 ) -> Vec<Result<wit::Receipt, wit::Rejection>> {
-    answers
-        .into_iter()
-        .map(|answer| answer.map(from_receipt).map_err(from_rejection))
-        .collect()
+    answers.into_iter().map(from_answer).collect()
+}
+
+fn from_answer(
+    answer: Result<receipt::Receipt, receipt::Rejection>,
+) -> Result<wit::Receipt, wit::Rejection> {
+    answer.map(from_receipt).map_err(from_rejection)
 }
 
 fn from_receipt(receipt: receipt::Receipt) -> wit::Receipt {
@@ -377,6 +717,12 @@ fn from_rejection(rejection: receipt::Rejection) -> wit::Rejection {
         Code::UnauthorizedSession => wit::RejectionCode::UnauthorizedSession,
         Code::ContentMismatch => wit::RejectionCode::ContentMismatch,
         Code::NotDispatched => wit::RejectionCode::NotDispatched,
+        Code::NotRunning => wit::RejectionCode::NotRunning,
+        Code::StaleQuestion => wit::RejectionCode::StaleQuestion,
+        Code::NotEligible => wit::RejectionCode::NotEligible,
+        Code::NoHuman => wit::RejectionCode::NoHuman,
+        Code::ClaimRefused => wit::RejectionCode::ClaimRefused,
+        Code::Bound => wit::RejectionCode::Bound,
         Code::DeadlinePast => wit::RejectionCode::DeadlinePast,
         Code::CoordinationStopping => wit::RejectionCode::CoordinationStopping,
         Code::Closed => wit::RejectionCode::Closed,

@@ -2,13 +2,16 @@
 //!
 //! Does not run commands (`process` does) and does not decide when an agent runs (`delivery` does).
 
+use crate::delivery::Answers;
 use crate::error::{HostError, Result};
 use crate::submit::Submitter;
 use globset::{Glob, GlobMatcher};
-use qm2_core::envelope::{Envelope, Extension, FailureClass, Intent, Outcome, PayloadRef};
+use qm2_core::envelope::{
+    Envelope, Extension, FailureClass, Intent, Outcome, PayloadRef, Question,
+};
 use qm2_core::id::check_id;
 use qm2_core::limit;
-use qm2_core::receipt::Receipt;
+use qm2_core::receipt::{Receipt, ReceiptStatus};
 use serde::Deserialize;
 use std::fmt;
 use std::future::Future;
@@ -27,6 +30,7 @@ pub struct Task {
     /// The instruction.
     pub envelope: Envelope,
     pub(crate) cancelled: watch::Receiver<bool>,
+    pub(crate) answers: watch::Receiver<Answers>,
     pub(crate) submitter: Submitter,
 }
 
@@ -59,6 +63,38 @@ impl Task {
             .submit(envelope)
             .await?
             .map_err(HostError::from)
+    }
+
+    /// Asks the people that the plan names, and waits for their answer; the attempt's clock stands still meanwhile. The
+    /// number identifies the question within its attempt, and a step has one question open at a time. The text, 1 byte
+    /// to 1 KiB, is what a person reads.
+    ///
+    /// Gives the text of the approval, which may be empty. None says that the attempt is over, because it was denied, nobody
+    /// answered in time, or otherwise: what the agent still says is late, and it should return.
+    ///
+    /// # Errors
+    /// The refusal, such as `no-human` from a plan that asks nobody, or that the domain is closed.
+    pub async fn ask(&self, number: u64, text: impl Into<String>) -> Result<Option<String>> {
+        let mut envelope = reply(&self.envelope, Intent::Escalate);
+        let text = text.into();
+        envelope.question = Some(Question { number, text });
+        let receipt = self.submitter.submit(envelope).await?;
+        let receipt = receipt.map_err(HostError::from)?;
+        let Some(seq) = receipt
+            .seq
+            .filter(|_| receipt.status != ReceiptStatus::Late)
+        else {
+            return Ok(None);
+        };
+        let id = format!("e{seq}");
+        let mut answers = self.answers.clone();
+        let settled = answers
+            .wait_for(|answers| answers.ended || answers.texts.contains_key(&id))
+            .await;
+        match settled {
+            Ok(answers) => Ok(answers.texts.get(&id).cloned()),
+            Err(_) => Err(HostError::Closed),
+        }
     }
 }
 
@@ -180,6 +216,8 @@ pub(crate) fn reply(execute: &Envelope, intent: Intent) -> Envelope {
         extensions: Vec::new(),
         outcome: None,
         reason: None,
+        question: None,
+        tokens: Vec::new(),
     }
 }
 

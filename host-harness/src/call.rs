@@ -2,9 +2,13 @@
 //!
 //! Does not call anything; [`crate::engine::Instance`] does.
 
+use qm2_core::arbitration::{Contest, Decision, Policy};
+use qm2_core::claim::{Access, ClaimRequest, Region};
 use qm2_core::envelope::Envelope;
-use qm2_core::message::{Caller, Notice};
-use qm2_core::receipt::{Head, PlanReceipt, Receipt, Rejection, SnapshotChunk};
+use qm2_core::message::{Caller, HookVerdict, HumanVerdict, Notice};
+use qm2_core::receipt::{
+    GrantReceipt, GuardVerdict, Head, PlanReceipt, Receipt, Rejection, SnapshotChunk,
+};
 use serde::{Deserialize, Serialize};
 
 /// A call of an exported function. `nowMs` may be left out in calls to a [`crate::Domain`], which sets it from its clock.
@@ -67,6 +71,105 @@ pub enum Call {
         /// At most 1 024.
         notices: Vec<Notice>,
     },
+    /// The answer of the hooks to a request; for the host only.
+    Verdict {
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// Id of the request: `h` and a number.
+        hook_id: String,
+        /// Name of the handler that decided; 1..256 bytes.
+        handler: String,
+        /// What it said.
+        verdict: HookVerdict,
+    },
+    /// A person's answer to a question.
+    Answer {
+        /// The person, with the role that the host knows.
+        actor: Caller,
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// Id of the question: `e` and a number.
+        escalation_id: String,
+        /// Digest that was shown with the question.
+        digest: String,
+        /// What the person says.
+        verdict: HumanVerdict,
+        /// In the person's words; at most 64 KiB.
+        #[serde(default)]
+        text: Option<String>,
+    },
+    /// Decides a contest; reads no state.
+    Arbitrate {
+        /// Who wants what, and who has it.
+        contest: Contest,
+        /// What decides.
+        policy: Policy,
+    },
+    /// Claims one more resource for a running step.
+    Claim {
+        /// The session of the step.
+        caller: Caller,
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// What is claimed, and by which attempt.
+        request: ClaimRequest,
+    },
+    /// Begins the leases of a running attempt anew.
+    Renew {
+        /// The session of the step.
+        caller: Caller,
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// Id of the coordination.
+        coordination_id: String,
+        /// The step.
+        step_id: String,
+        /// Its current attempt.
+        attempt: u32,
+        /// Which leases; empty for all of them.
+        #[serde(default)]
+        tokens: Vec<u64>,
+    },
+    /// Gives grants of a running attempt back.
+    Release {
+        /// The session of the step.
+        caller: Caller,
+        /// When it came in.
+        #[serde(default)]
+        now_ms: u64,
+        /// Id of the coordination.
+        coordination_id: String,
+        /// The step.
+        step_id: String,
+        /// Its current attempt.
+        attempt: u32,
+        /// Which grants.
+        tokens: Vec<u64>,
+    },
+    /// The guard: whether a session may read or write a resource now.
+    Check {
+        /// The time.
+        #[serde(default)]
+        now_ms: u64,
+        /// `kind:path`.
+        resource: String,
+        /// Who wants to.
+        session: String,
+        /// Under which grant.
+        token: u64,
+        /// What is about to be done.
+        mode: Access,
+        /// Which parts; empty for all of it.
+        #[serde(default)]
+        regions: Vec<Region>,
+        /// What the grant must be based on, if that matters.
+        #[serde(default)]
+        base_version: Option<String>,
+    },
     /// Describes a coordination, or the domain if the id is empty.
     Describe {
         /// Id of the coordination, or empty.
@@ -128,6 +231,20 @@ pub enum Answer {
     NextDeadline(Option<u64>),
     /// One for each notice.
     Notice(Vec<Result<Receipt, Rejection>>),
+    /// What became of the verdict.
+    Verdict(Result<Receipt, Rejection>),
+    /// What became of the answer.
+    Answer(Result<Receipt, Rejection>),
+    /// Who gets the resource.
+    Arbitrate(Decision),
+    /// The grant, or why there is none.
+    Claim(Result<GrantReceipt, Rejection>),
+    /// The renewed grants.
+    Renew(Result<Vec<GrantReceipt>, Rejection>),
+    /// What became of it.
+    Release(Result<Receipt, Rejection>),
+    /// Allowed or not, and why.
+    Check(GuardVerdict),
     /// Canonical JSON.
     Describe(String),
     /// Canonical JSON.
@@ -158,6 +275,13 @@ impl Call {
             Self::Advance { .. } => "advance",
             Self::NextDeadline => "next-deadline",
             Self::Notice { .. } => "notice",
+            Self::Verdict { .. } => "verdict",
+            Self::Answer { .. } => "answer",
+            Self::Arbitrate { .. } => "arbitrate",
+            Self::Claim { .. } => "claim",
+            Self::Renew { .. } => "renew",
+            Self::Release { .. } => "release",
+            Self::Check { .. } => "check",
             Self::Describe { .. } => "describe",
             Self::ExplainWait { .. } => "explain-wait",
             Self::Head => "head",
@@ -177,6 +301,7 @@ impl Call {
             Self::Configure { .. }
                 | Self::Advance { .. }
                 | Self::Notice { .. }
+                | Self::Verdict { .. }
                 | Self::Replay { .. }
                 | Self::Restore { .. }
                 | Self::Reconcile
@@ -189,6 +314,8 @@ impl Call {
         matches!(
             self,
             Self::NextDeadline
+                | Self::Arbitrate { .. }
+                | Self::Check { .. }
                 | Self::Describe { .. }
                 | Self::ExplainWait { .. }
                 | Self::Head
@@ -204,7 +331,13 @@ impl Call {
             | Self::Submit { now_ms, .. }
             | Self::Acknowledge { now_ms, .. }
             | Self::Advance { now_ms }
-            | Self::Notice { now_ms, .. } => *now_ms = at_ms,
+            | Self::Notice { now_ms, .. }
+            | Self::Verdict { now_ms, .. }
+            | Self::Answer { now_ms, .. }
+            | Self::Claim { now_ms, .. }
+            | Self::Renew { now_ms, .. }
+            | Self::Release { now_ms, .. }
+            | Self::Check { now_ms, .. } => *now_ms = at_ms,
             _ => {}
         }
     }
@@ -216,7 +349,13 @@ impl Call {
             | Self::Submit { now_ms, .. }
             | Self::Acknowledge { now_ms, .. }
             | Self::Advance { now_ms }
-            | Self::Notice { now_ms, .. } => Some(*now_ms),
+            | Self::Notice { now_ms, .. }
+            | Self::Verdict { now_ms, .. }
+            | Self::Answer { now_ms, .. }
+            | Self::Claim { now_ms, .. }
+            | Self::Renew { now_ms, .. }
+            | Self::Release { now_ms, .. }
+            | Self::Check { now_ms, .. } => Some(*now_ms),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::convert;
 use qm2_core::envelope::Priority;
-use qm2_core::message::Message;
+use qm2_core::message::{HookKind, Message};
 use std::collections::HashSet;
 use wasmtime::StoreLimits;
 
@@ -18,7 +18,18 @@ pub(crate) mod bindings {
     });
 }
 
-use bindings::qm2::coordination::{event_stream, lanes, queue, types};
+use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
+
+/// A question to the hooks of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRequest {
+    /// `h` and the number of the hook.requested record; the verdict names it.
+    pub hook_id: String,
+    /// One of the kinds that are asked.
+    pub kind: HookKind,
+    /// Canonical JSON of what is asked about.
+    pub subject: String,
+}
 
 /// What the component said during one call, in the order in which it said it. Nothing of it has happened yet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +44,10 @@ pub struct Staged {
     pub lane_messages: Vec<(String, Priority, Message)>,
     /// Keys of best-effort messages whose attempts have ended.
     pub lane_cancelled: Vec<String>,
+    /// Questions to hooks, which want an answer.
+    pub asks: Vec<HookRequest>,
+    /// Kind and subject of what hooks are told.
+    pub notifications: Vec<(HookKind, String)>,
 }
 
 impl Staged {
@@ -44,6 +59,8 @@ impl Staged {
             && self.withdrawn.is_empty()
             && self.lane_messages.is_empty()
             && self.lane_cancelled.is_empty()
+            && self.asks.is_empty()
+            && self.notifications.is_empty()
     }
 
     /// Puts what was said later behind what was said before.
@@ -53,6 +70,8 @@ impl Staged {
         self.withdrawn.append(&mut later.withdrawn);
         self.lane_messages.append(&mut later.lane_messages);
         self.lane_cancelled.append(&mut later.lane_cancelled);
+        self.asks.append(&mut later.asks);
+        self.notifications.append(&mut later.notifications);
     }
 
     /// Drops messages whose attempt ended before they could go out; an ended attempt never comes back.
@@ -120,6 +139,32 @@ impl lanes::Host for HostState {
 
     fn cancel(&mut self, mut keys: Vec<String>) -> wasmtime::Result<Result<(), types::Busy>> {
         self.staged.lane_cancelled.append(&mut keys);
+        Ok(Ok(()))
+    }
+}
+
+impl hooks::Host for HostState {
+    fn ask(
+        &mut self,
+        hook_id: String,
+        kind: types::HookKind,
+        subject: String,
+    ) -> wasmtime::Result<Result<(), types::Busy>> {
+        self.staged.asks.push(HookRequest {
+            hook_id,
+            kind: convert::hook_kind_from_wit(kind),
+            subject,
+        });
+        Ok(Ok(()))
+    }
+
+    fn notify(
+        &mut self,
+        kind: types::HookNotice,
+        subject: String,
+    ) -> wasmtime::Result<Result<(), types::Busy>> {
+        let kind = convert::hook_notice_from_wit(kind);
+        self.staged.notifications.push((kind, subject));
         Ok(Ok(()))
     }
 }

@@ -2,11 +2,17 @@
 //!
 //! Tests nothing: what comes from the component was made by the core, and what goes in is tested there.
 
+pub(crate) mod contested;
+
 use crate::component::bindings::qm2::coordination::types as wit;
+use qm2_core::claim::Token;
 use qm2_core::envelope::{
-    DeliveryMode, Envelope, Extension, FailureClass, Intent, Outcome, PayloadRef, Priority, Trace,
+    DeliveryMode, Envelope, Extension, FailureClass, Intent, Outcome, PayloadRef, Priority,
+    Question, Trace,
 };
-use qm2_core::message::{Caller, Message, Notice, NoticeKind, Role};
+use qm2_core::message::{
+    Caller, HookKind, HookVerdict, HumanVerdict, Message, Notice, NoticeKind, Role,
+};
 use qm2_core::receipt::{
     CallError, Head, LedgerFault, LedgerFaultKind, PlanReceipt, Problem, Receipt, ReceiptStatus,
     Rejection, RejectionCode, Remedy, SnapshotChunk,
@@ -22,7 +28,7 @@ macro_rules! enum_from_wit {
 }
 macro_rules! enum_to_wit {
     ($name:ident, $type:ident, $($case:ident),+) => {
-        fn $name(value: $type) -> wit::$type {
+        pub(crate) fn $name(value: $type) -> wit::$type {
             match value { $($type::$case => wit::$type::$case),+ }
         }
     };
@@ -30,8 +36,24 @@ macro_rules! enum_to_wit {
 
 enum_from_wit!(priority_from_wit, Priority, Low, Normal, High, Critical);
 enum_to_wit!(priority_to_wit, Priority, Low, Normal, High, Critical);
-enum_from_wit!(intent_from_wit, Intent, Execute, Report, Cancel, Ack);
-enum_to_wit!(intent_to_wit, Intent, Execute, Report, Cancel, Ack);
+enum_from_wit!(
+    intent_from_wit,
+    Intent,
+    Execute,
+    Report,
+    Cancel,
+    Escalate,
+    Ack
+);
+enum_to_wit!(
+    intent_to_wit,
+    Intent,
+    Execute,
+    Report,
+    Cancel,
+    Escalate,
+    Ack
+);
 enum_from_wit!(mode_from_wit, DeliveryMode, BestEffort, AtLeastOnce);
 enum_to_wit!(mode_to_wit, DeliveryMode, BestEffort, AtLeastOnce);
 enum_from_wit!(class_from_wit, FailureClass, Retryable, Permanent, Unknown);
@@ -43,7 +65,15 @@ enum_to_wit!(
     UnknownTarget,
     Dropped,
     HostLost,
-    Taken
+    Taken,
+    Unreachable
+);
+enum_to_wit!(human_verdict_to_wit, HumanVerdict, Approve, Deny, Completed);
+enum_from_wit!(
+    hook_kind_from_wit,
+    HookKind,
+    BeforeDispatch,
+    BeforeArbitrate
 );
 enum_from_wit!(status_from_wit, ReceiptStatus, Accepted, Replayed, Late);
 enum_from_wit!(
@@ -66,6 +96,12 @@ enum_from_wit!(
     UnauthorizedSession,
     ContentMismatch,
     NotDispatched,
+    NotRunning,
+    StaleQuestion,
+    NotEligible,
+    NoHuman,
+    ClaimRefused,
+    Bound,
     DeadlinePast,
     CoordinationStopping,
     Closed,
@@ -137,6 +173,18 @@ fn envelope_from_wit(value: wit::Envelope) -> Envelope {
             wit::Outcome::Progress(number) => Outcome::Progress { number },
         }),
         reason: value.reason,
+        question: value.question.map(|question| Question {
+            number: question.number,
+            text: question.text,
+        }),
+        tokens: value
+            .tokens
+            .into_iter()
+            .map(|token| Token {
+                resource: token.resource,
+                token: token.token,
+            })
+            .collect(),
     }
 }
 
@@ -193,6 +241,36 @@ pub(crate) fn envelope_to_wit(value: &Envelope) -> wit::Envelope {
             Outcome::Progress { number } => wit::Outcome::Progress(*number),
         }),
         reason: value.reason.clone(),
+        question: value.question.as_ref().map(|question| wit::Question {
+            number: question.number,
+            text: question.text.clone(),
+        }),
+        tokens: value
+            .tokens
+            .iter()
+            .map(|token| wit::FencingToken {
+                resource: token.resource.clone(),
+                token: token.token,
+            })
+            .collect(),
+    }
+}
+
+/// The kinds that are told; the world has them as a type of their own.
+pub(crate) fn hook_notice_from_wit(value: wit::HookNotice) -> HookKind {
+    match value {
+        wit::HookNotice::EscalationRequested => HookKind::EscalationRequested,
+        wit::HookNotice::StepEnded => HookKind::StepEnded,
+        wit::HookNotice::CoordinationEnded => HookKind::CoordinationEnded,
+        wit::HookNotice::MessageUndelivered => HookKind::MessageUndelivered,
+    }
+}
+
+pub(crate) fn hook_verdict_to_wit(value: &HookVerdict) -> wit::HookVerdict {
+    match value {
+        HookVerdict::NoOpinion => wit::HookVerdict::NoOpinion,
+        HookVerdict::Deny(reason) => wit::HookVerdict::Deny(reason.clone()),
+        HookVerdict::Review => wit::HookVerdict::Review,
     }
 }
 
@@ -237,7 +315,7 @@ pub(crate) fn plan_receipt_from_wit(
         .map_err(rejection_from_wit)
 }
 
-fn rejection_from_wit(value: wit::Rejection) -> Rejection {
+pub(crate) fn rejection_from_wit(value: wit::Rejection) -> Rejection {
     Rejection {
         code: code_from_wit(value.code),
         field: value.field,

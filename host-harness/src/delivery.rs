@@ -4,7 +4,10 @@
 //! not decide what a message means for its step; the component does.
 
 mod attempt;
+mod question;
 
+pub(crate) use self::question::Answers;
+use self::question::{ANSWER_PREFIX, QUESTION_PREFIX, Question};
 use crate::agent::Report;
 use crate::component::Staged;
 use crate::lane::LaneSet;
@@ -13,7 +16,7 @@ use crate::route::{Route, Routes};
 use crate::submit::{Finished, Input, Side, Submitter};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::message::{CANCEL_PREFIX, Message, NoticeKind, PROBE_PREFIX};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -37,6 +40,10 @@ struct State {
     /// Set once nothing is recorded any more: who waits for reports need not.
     silent: bool,
     attempts: HashMap<String, Attempt>,
+    /// Questions to people that nobody has settled.
+    questions: HashMap<String, Question>,
+    /// By question and level, the keys of those that did not reach anybody.
+    unreached: HashMap<String, BTreeSet<String>>,
     /// Reports that their owners have not acknowledged.
     reports: BTreeMap<String, Message>,
     owners: Vec<(String, mpsc::UnboundedSender<Message>)>,
@@ -49,6 +56,8 @@ struct Attempt {
     /// The component has ended it; what comes is late.
     ended: bool,
     cancelled: watch::Sender<bool>,
+    /// What people answered to it.
+    answers: watch::Sender<Answers>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,9 +162,13 @@ impl Delivery {
         for attempt in state.attempts.values() {
             attempt.cancelled.send_replace(true);
         }
+        let questions = std::mem::take(&mut state.questions);
+        for question in questions.values() {
+            question.cancelled.send_replace(true);
+        }
         drop(state);
-        for key in waiting {
-            self.lanes.drop_waiting(&key);
+        for key in waiting.iter().chain(questions.keys()) {
+            self.lanes.drop_waiting(key);
         }
     }
 
@@ -166,6 +179,10 @@ impl Delivery {
         } else if let Some(key) = message.key.strip_prefix(PROBE_PREFIX) {
             self.answer_probe(key);
             self.finished(Finished::Message(message.key));
+        } else if message.key.starts_with(QUESTION_PREFIX) {
+            self.ask(message);
+        } else if message.key.starts_with(ANSWER_PREFIX) {
+            self.answer(message);
         } else if message.envelope.intent == Intent::Execute {
             self.execute(message);
         } else {
@@ -195,6 +212,7 @@ impl Delivery {
             stage,
             ended: false,
             cancelled,
+            answers: watch::Sender::new(Answers::default()),
         };
         state.attempts.insert(message.key.clone(), attempt);
         drop(state);
@@ -259,11 +277,19 @@ impl Delivery {
     fn withdraw(&self, key: &str) {
         let mut state = self.lock();
         state.reports.remove(key);
+        if let Some(question) = state.questions.remove(key) {
+            state.unreached.remove(question::level_of(key));
+            drop(state);
+            question.cancelled.send_replace(true);
+            self.lanes.drop_waiting(key);
+            return;
+        }
         let Some(attempt) = state.attempts.get_mut(key) else {
             return;
         };
         if attempt.stage == Stage::Started {
             attempt.ended = true;
+            attempt.answers.send_modify(|answers| answers.ended = true);
             return;
         }
         state.attempts.remove(key);

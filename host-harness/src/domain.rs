@@ -9,6 +9,8 @@ use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::error::{HostError, Result};
 use crate::event_stream::EventStream;
+use crate::guard::Guards;
+use crate::hook::Hooks;
 use crate::lane::LaneSet;
 use crate::opening::DomainBuilder;
 use crate::snapshot::Snapshots;
@@ -30,6 +32,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 const GROUP_CALLS_MAX: usize = 256;
 /// Ledger lines after which a group is committed although calls wait.
 const GROUP_LINES_MAX: usize = 8_192;
+/// Why guarded commands end with the domain.
+const CLOSED: &str = "the domain is closed, and no grant holds without it";
 /// How often a store that is away, or a timer that does not go away, is tried again.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) submitter: Submitter,
     pub(crate) stream: EventStream,
     pub(crate) delivery: Arc<Delivery>,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) guards: Arc<Guards>,
     pub(crate) lanes: LaneSet,
     pub(crate) server: Mutex<Option<Server>>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
@@ -126,8 +132,15 @@ impl Domain {
     /// Stops in order: agents are ended with their children, nothing is recorded as failed, and the next process that opens
     /// the data directory takes everything up again.
     pub async fn close(&self) {
+        // Handlers that are asked are asked again by the next process; those that are told hear it to its end.
+        self.0.hooks.begin_closing();
         self.0.delivery.close().await;
+        self.0.hooks.close().await;
         drop(take(&self.0.server));
+        let guards = self.0.guards.clone();
+        guards.shut(CLOSED);
+        // While the loop still answers, because a command that is ended may be waiting for it.
+        let _ = tokio::task::spawn_blocking(move || guards.wait_for_all()).await;
         self.0.submitter.send(Input::Close);
         let thread = take(&self.0.thread);
         let data = self.0.data.clone();
@@ -148,9 +161,11 @@ impl Domain {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.hooks.begin_closing();
         self.delivery.begin_closing();
         // Before the lock goes with the thread: its file would be that of the next owner.
         drop(take(&self.server));
+        self.guards.shut(CLOSED);
         self.submitter.send(Input::Close);
     }
 }

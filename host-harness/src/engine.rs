@@ -4,14 +4,15 @@
 //! Links exactly the interfaces of the WIT and no WASI. Does not keep anything: what an instance says is staged and
 //! taken by the caller.
 
+use crate::cache;
 pub use crate::call::{Answer, Call};
 use crate::component::HostState;
-pub use crate::component::Staged;
-use crate::component::bindings::exports::qm2::coordination::{coordination, recovery};
-use crate::component::bindings::qm2::coordination::{event_stream, lanes, queue, types};
+use crate::component::bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
+use crate::component::bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 use crate::component::bindings::{Coordinator, CoordinatorPre};
+pub use crate::component::{HookRequest, Staged};
+use crate::convert::{self, contested};
 use crate::error::{HostError, Result};
-use crate::{cache, convert};
 use qm2_core::envelope::Envelope;
 use qm2_core::receipt::CallError;
 use std::fmt;
@@ -152,6 +153,7 @@ fn link(
     event_stream::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     queue::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     lanes::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    hooks::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     CoordinatorPre::new(linker.instantiate_pre(component)?)
 }
 
@@ -234,6 +236,11 @@ impl Instance {
             | Call::Restore { .. }
             | Call::Reconcile
             | Call::StateDigest => self.dispatch_recovery(call),
+            Call::Arbitrate { .. }
+            | Call::Claim { .. }
+            | Call::Renew { .. }
+            | Call::Release { .. }
+            | Call::Check { .. } => self.dispatch_arbitration(call),
             _ => self.dispatch_coordination(call),
         }
     }
@@ -280,6 +287,35 @@ impl Instance {
                     .call_notice(store, *now_ms, &notices)?
                     .map(|items| Answer::Notice(receipts(items)))
             }
+            Call::Verdict {
+                now_ms,
+                hook_id,
+                handler,
+                verdict,
+            } => {
+                let verdict = convert::hook_verdict_to_wit(verdict);
+                exports
+                    .call_verdict(store, *now_ms, hook_id, handler, &verdict)?
+                    .map(|receipt| Answer::Verdict(convert::receipt_from_wit(receipt)))
+            }
+            Call::Answer {
+                actor,
+                now_ms,
+                escalation_id,
+                digest,
+                verdict,
+                text,
+            } => exports
+                .call_answer(
+                    store,
+                    &convert::caller_to_wit(actor),
+                    *now_ms,
+                    escalation_id,
+                    digest,
+                    convert::human_verdict_to_wit(*verdict),
+                    text.as_deref(),
+                )?
+                .map(|receipt| Answer::Answer(convert::receipt_from_wit(receipt))),
             Call::Describe { id } => exports.call_describe(store, id)?.map(Answer::Describe),
             Call::ExplainWait { id, step_id } => exports
                 .call_explain_wait(store, id, step_id)?
@@ -288,6 +324,99 @@ impl Instance {
                 .call_head(store)?
                 .map(|head| Answer::Head(convert::head_from_wit(head))),
             _ => exports.call_next_deadline(store)?.map(Answer::NextDeadline),
+        })
+    }
+
+    fn dispatch_arbitration(
+        &mut self,
+        call: &Call,
+    ) -> wasmtime::Result<Result<Answer, types::CallError>> {
+        let exports: &arbitration::Guest = self.coordinator.qm2_coordination_arbitration();
+        let store = &mut self.store;
+        Ok(match call {
+            Call::Arbitrate { contest, policy } => {
+                let contest = contested::contest_to_wit(contest);
+                exports
+                    .call_arbitrate(store, &contest, &contested::policy_to_wit(policy))?
+                    .map(|decision| Answer::Arbitrate(contested::decision_from_wit(decision)))
+            }
+            Call::Claim {
+                caller,
+                now_ms,
+                request,
+            } => {
+                let request = contested::claim_request_to_wit(request);
+                exports
+                    .call_claim(store, &convert::caller_to_wit(caller), *now_ms, &request)?
+                    .map(|grant| Answer::Claim(contested::grant_from_wit(grant)))
+            }
+            Call::Renew {
+                caller,
+                now_ms,
+                coordination_id,
+                step_id,
+                attempt,
+                tokens,
+            } => {
+                let caller = convert::caller_to_wit(caller);
+                exports
+                    .call_renew(
+                        store,
+                        &caller,
+                        *now_ms,
+                        coordination_id,
+                        step_id,
+                        *attempt,
+                        tokens,
+                    )?
+                    .map(|grants| Answer::Renew(contested::grants_from_wit(grants)))
+            }
+            Call::Release {
+                caller,
+                now_ms,
+                coordination_id,
+                step_id,
+                attempt,
+                tokens,
+            } => {
+                let caller = convert::caller_to_wit(caller);
+                exports
+                    .call_release(
+                        store,
+                        &caller,
+                        *now_ms,
+                        coordination_id,
+                        step_id,
+                        *attempt,
+                        tokens,
+                    )?
+                    .map(|receipt| Answer::Release(convert::receipt_from_wit(receipt)))
+            }
+            Call::Check {
+                now_ms,
+                resource,
+                session,
+                token,
+                mode,
+                regions,
+                base_version,
+            } => {
+                let mode = contested::access_to_wit(*mode);
+                let regions = contested::regions_to_wit(regions);
+                exports
+                    .call_check(
+                        store,
+                        *now_ms,
+                        resource,
+                        session,
+                        *token,
+                        mode,
+                        &regions,
+                        base_version.as_deref(),
+                    )?
+                    .map(|verdict| Answer::Check(contested::guard_verdict_from_wit(verdict)))
+            }
+            _ => return Err(wasmtime::format_err!("{} is no such call", call.name())),
         })
     }
 

@@ -97,6 +97,13 @@ pub enum HostError {
         /// What is wrong with it.
         message: String,
     },
+    /// A handler of hooks is wrong.
+    Hook {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
     /// This call is not for callers: the host itself makes it.
     HostOnly {
         /// The exported function.
@@ -187,6 +194,7 @@ impl fmt::Display for HostError {
                 write!(f, "agents file {}: {message}", path.display())
             }
             Self::Glob { glob, message } => write!(f, "session glob {glob:?}: {message}"),
+            Self::Hook { name, message } => write!(f, "hook {name:?}: {message}"),
             Self::HostOnly { call } => write!(f, "{call} is made by the host itself, not by callers"),
             Self::Closed => f.write_str("the domain is closed"),
             Self::Remote { message, .. } => f.write_str(message),

@@ -4,8 +4,9 @@
 //! Folds committed ledger lines and nothing else. It decides nothing and tests nothing: states that have no record,
 //! such as ready, are told by the component.
 
-use qm2_core::event::{Event, Record, SkipReason, TerminalReason, TerminalState};
-use qm2_core::plan::{On, Plan};
+use qm2_core::arbitration::OutcomeKind;
+use qm2_core::event::{Event, ExpiredReason, Record, SkipReason, TerminalReason, TerminalState};
+use qm2_core::plan::{Fallback, On, Plan, Step};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum StepState {
     /// No attempt went out yet.
     Pending,
+    /// It waits for a resource that another step holds.
+    WaitingClaim,
+    /// It waits for a hook to answer.
+    WaitingHook,
+    /// It waits for a person to answer, before or after it went out.
+    WaitingHuman,
     /// An attempt went out.
     Dispatched,
     /// An attempt is being worked on.
@@ -39,6 +46,9 @@ impl StepState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
+            Self::WaitingClaim => "waiting_claim",
+            Self::WaitingHook => "waiting_hook",
+            Self::WaitingHuman => "waiting_human",
             Self::Dispatched => "dispatched",
             Self::Acknowledged => "acknowledged",
             Self::RetryWait => "retry_wait",
@@ -93,6 +103,10 @@ pub struct StepHistory {
     pub ended_seq: Option<u64>,
     /// What it waits for: ids of steps and when each edge fires.
     pub depends_on: Vec<(String, On)>,
+    /// The resource that it waits for, while it does.
+    pub resource: Option<String>,
+    /// What it was before a person was asked.
+    state_before: StepState,
 }
 
 /// One coordination, folded from its records.
@@ -144,27 +158,7 @@ impl History {
             rerun_of,
             ..
         } = &created.plan;
-        let steps: Vec<StepHistory> = steps
-            .iter()
-            .map(|step| StepHistory {
-                step_id: step.step_id.clone(),
-                target_session: step.target_session.clone(),
-                state: StepState::Pending,
-                attempt: 1,
-                first_dispatched_ms: None,
-                ended_ms: None,
-                due_ms: None,
-                code: None,
-                message: None,
-                result: None,
-                ended_seq: None,
-                depends_on: step
-                    .depends_on
-                    .iter()
-                    .map(|edge| (edge.step_id.clone(), edge.on))
-                    .collect(),
-            })
-            .collect();
+        let steps: Vec<StepHistory> = steps.iter().map(StepHistory::begin).collect();
         Some(Self {
             coordination_id: coordination_id.clone(),
             objective: objective.clone(),
@@ -219,6 +213,11 @@ impl History {
                 self.terminal_seq = Some(record.seq);
             }
             Event::CancelRequested(_) if record.step_id.is_none() => self.cancel_requested = true,
+            Event::Added(added) => {
+                let place = self.steps.len();
+                self.places.insert(added.step.step_id.clone(), place);
+                self.steps.push(StepHistory::begin(&added.step));
+            }
             Event::Undelivered(report) => {
                 self.undelivered.insert(report.key.clone());
             }
@@ -265,6 +264,29 @@ impl History {
 }
 
 impl StepHistory {
+    fn begin(step: &Step) -> Self {
+        Self {
+            step_id: step.step_id.clone(),
+            target_session: step.target_session.clone(),
+            state: StepState::Pending,
+            attempt: 1,
+            first_dispatched_ms: None,
+            ended_ms: None,
+            due_ms: None,
+            code: None,
+            message: None,
+            result: None,
+            ended_seq: None,
+            depends_on: step
+                .depends_on
+                .iter()
+                .map(|edge| (edge.step_id.clone(), edge.on))
+                .collect(),
+            resource: None,
+            state_before: StepState::Pending,
+        }
+    }
+
     fn apply(&mut self, record: &Record) {
         let attempt = record.attempt.unwrap_or(self.attempt);
         match &record.event {
@@ -272,6 +294,7 @@ impl StepHistory {
                 self.state = StepState::Dispatched;
                 self.attempt = attempt;
                 self.due_ms = None;
+                self.resource = None;
                 self.first_dispatched_ms.get_or_insert(record.at_ms);
             }
             Event::Acknowledged(_) => self.state = StepState::Acknowledged,
@@ -315,8 +338,52 @@ impl StepHistory {
                     SkipReason::PlanDeadline => "the plan's deadline passed".to_owned(),
                 });
             }
+            Event::HookRequested(_) if !self.state.is_running() => {
+                self.state = StepState::WaitingHook;
+                self.attempt = attempt;
+            }
+            Event::HookAnswered(_) if self.state == StepState::WaitingHook => {
+                self.state = StepState::Pending;
+            }
+            Event::Detected(contest) => {
+                self.resource = Some(contest.resource.clone());
+                self.attempt = attempt;
+            }
+            Event::Resolved(decision) if !self.state.is_running() => {
+                let mine = decision.outcomes.iter();
+                let mut mine = mine.filter(|outcome| outcome.step_id == self.step_id);
+                let waits = mine.any(|outcome| {
+                    matches!(outcome.outcome, OutcomeKind::Waits | OutcomeKind::Preempts)
+                });
+                if waits && !self.state.is_final() {
+                    self.state = StepState::WaitingClaim;
+                }
+            }
+            Event::Escalated(_) => {
+                if self.state != StepState::WaitingHuman {
+                    self.state_before = self.state;
+                }
+                self.state = StepState::WaitingHuman;
+            }
+            Event::HumanDecided(decided) if decided.is_final => self.answered(),
+            Event::HumanExpired(expired)
+                if expired.fallback == Some(Fallback::Allow)
+                    || expired.reason == ExpiredReason::Voided =>
+            {
+                self.answered();
+            }
             // What came late, was refused, or is only on its way changes no state.
             _ => {}
+        }
+    }
+
+    /// Back to work where it was out when the question was asked; else the next record says what follows.
+    fn answered(&mut self) {
+        if self.state == StepState::WaitingHuman {
+            self.state = match self.state_before.is_running() {
+                true => self.state_before,
+                false => StepState::Pending,
+            };
         }
     }
 
@@ -357,7 +424,7 @@ mod tests {
         let digest = ZERO;
         let records = [
             ("coordination.created", "", format!(r#"{{"rules":1,"plan":{plan},"planDigest":"{digest}","caller":{{"session":"u"}}}}"#)),
-            ("step.dispatched", r#""stepId":"a","attempt":1,"#, format!(r#"{{"lane":"control","targetSession":"s","deliveryMode":"at_least_once","priority":"normal","deadlineMs":9,"payloadDigest":"{digest}"}}"#)),
+            ("step.dispatched", r#""stepId":"a","attempt":1,"#, format!(r#"{{"lane":"control","targetSession":"s","deliveryMode":"at_least_once","priority":"normal","deadlineMs":9,"tokens":[],"payloadDigest":"{digest}"}}"#)),
             ("step.retry_scheduled", r#""stepId":"a","attempt":1,"#, r#"{"class":"retryable","code":"exit-75","message":"busy","dueMs":30,"nextAttempt":2,"free":false,"budgetLeft":0}"#.to_owned()),
             ("step.completed", r#""stepId":"a","attempt":2,"#, format!(r#"{{"payload":"done","contentDigest":"{digest}","by":"report"}}"#)),
             ("step.skipped", r#""stepId":"b","attempt":1,"#, r#"{"reason":"condition","dependsOn":["a"]}"#.to_owned()),
@@ -409,6 +476,47 @@ mod tests {
         history.apply(&Record::parse(&other).unwrap());
         assert_eq!(history.step("a").unwrap().state, StepState::Completed);
         assert_eq!(history.last_seq, 7);
+    }
+
+    #[test]
+    fn what_a_step_waits_for_before_and_after_it_went_out_is_told() {
+        let mut lines = lines();
+        lines.truncate(2);
+        let mut history = History::fold(&lines).unwrap().unwrap();
+        let mut seq = 3;
+        let mut then = |step_id: &str, name: &str, data: &str| {
+            seq += 1;
+            let line = format!(
+                r#"{{"v":1,"seq":{seq},"atMs":{seq}0,"type":"{name}","coordinationId":"c","stepId":"{step_id}","attempt":1,"data":{data},"prev":"{ZERO}","hash":"{ZERO}"}}"#
+            );
+            history.apply(&Record::parse(&line).unwrap());
+            history.step(step_id).unwrap().state
+        };
+        let escalated = |kind: &str| {
+            format!(
+                r#"{{"escalationId":"e4","kind":"{kind}","question":"?","digest":"{ZERO}","levels":[]}}"#
+            )
+        };
+        let decided = r#"{"escalationId":"e4","actor":"u","role":"operator","verdict":"approve","final":true}"#;
+        // A question of a running step: it is at work again when that is answered.
+        let state = then("a", "coordination.escalated", &escalated("question"));
+        assert_eq!(state, StepState::WaitingHuman);
+        assert_eq!(then("a", "human.decided", decided), StepState::Dispatched);
+        // Before it went out.
+        let hook = format!(
+            r#"{{"hookId":"h6","kind":"before_dispatch","subjectDigest":"{ZERO}","dueMs":9}}"#
+        );
+        assert_eq!(then("b", "hook.requested", &hook), StepState::WaitingHook);
+        let verdict = r#"{"hookId":"h6","handler":"h","verdict":"review"}"#;
+        assert_eq!(then("b", "hook.verdict", verdict), StepState::Pending);
+        let state = then("b", "coordination.escalated", &escalated("review"));
+        assert_eq!(state, StepState::WaitingHuman);
+        assert_eq!(then("b", "human.decided", decided), StepState::Pending);
+        let waits = r#"{"contestId":"c9","stage":"lease","strategy":"owner_wins","outcomes":[{"stepId":"b","outcome":"waits","order":1}],"reason":"r"}"#;
+        assert_eq!(
+            then("b", "conflict.resolved", waits),
+            StepState::WaitingClaim
+        );
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! |---|---|
 //! | [`domain`], [`owner`] | a running domain: calls, reports, running a plan to its end |
 //! | [`agent`], [`agents_file`] | who does the work |
+//! | [`people`], [`escalation`] | who answers questions, and the questions as records tell them |
+//! | [`guard`] | commands that run only while a grant lives |
+//! | [`hook`] | who is asked before something happens, and told afterwards |
 //! | [`engine`], [`call`] | the component itself, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
 //! | [`lane`] | how much runs at once |
@@ -19,6 +22,7 @@
 
 pub mod agent;
 pub mod agents_file;
+mod answer;
 mod cache;
 pub mod call;
 pub mod clock;
@@ -28,13 +32,17 @@ mod delivery;
 pub mod domain;
 pub mod engine;
 pub mod error;
+pub mod escalation;
 mod event_stream;
+pub mod guard;
 pub mod history;
+pub mod hook;
 pub mod lane;
 mod opening;
 pub mod owner;
 mod paths;
 mod payload;
+pub mod people;
 mod process;
 mod replay;
 mod route;

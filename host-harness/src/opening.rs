@@ -4,6 +4,7 @@
 //! Does not repair anything: a broken ledger opens for reading only, through [`crate::sqlite::SqliteStore::open_read_only`].
 
 use crate::agent::{AgentTable, Report, Task};
+use crate::answer;
 use crate::call::{Answer, Call};
 use crate::clock::{Clock, SystemClock};
 use crate::delivery::Delivery;
@@ -11,8 +12,11 @@ use crate::domain::{self, Domain, Inner};
 use crate::engine::{Engine, Sandbox};
 use crate::error::{HostError, Result};
 use crate::event_stream::EventStream;
+use crate::guard::Guards;
+use crate::hook::{Hook, HookKind, HookTable, Hooks, Registry};
 use crate::lane::{LaneSet, Lanes};
 use crate::paths::{self, Owner};
+use crate::people::People;
 use crate::process::Context;
 use crate::route::Routes;
 use crate::snapshot::Snapshots;
@@ -21,11 +25,12 @@ use crate::sqlite::SqliteStore;
 use crate::store::{Note, Store};
 use crate::submit::{Input, Submitter};
 use crate::survivor::{self, Of};
-use crate::transaction::{Said, Sink, Writer};
+use crate::transaction::{Outside, Said, Sink, Writer};
 use qm2_core::config::Config;
 use qm2_core::message::{Notice, NoticeKind};
 use qm2_core::receipt::CallError;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
@@ -43,11 +48,13 @@ pub struct DomainBuilder {
     config: Option<Config>,
     lanes: Option<Lanes>,
     routes: Routes,
+    hooks: Registry,
     clock: Arc<dyn Clock>,
     engine: Option<Engine>,
     sandbox: Sandbox,
     store: Option<Box<dyn Store>>,
     snapshot_every: u64,
+    variables: Vec<(String, OsString)>,
     /// The first mistake, said when opening.
     mistake: Option<HostError>,
 }
@@ -59,11 +66,13 @@ impl DomainBuilder {
             config: None,
             lanes: None,
             routes: Routes::default(),
+            hooks: Registry::default(),
             clock: Arc::new(SystemClock),
             engine: None,
             sandbox: Sandbox::default(),
             store: None,
             snapshot_every: SNAPSHOT_EVERY,
+            variables: Vec::new(),
             mistake: None,
         }
     }
@@ -101,12 +110,55 @@ impl DomainBuilder {
         self.add(|table| table.command_agent(glob, command, folder))
     }
 
+    /// Sets a variable in the environment of every command agent, beside the `QM2_*` ones of its attempt. `qm2 run` tells
+    /// agents in `QM2_BIN` where the program is.
+    pub fn agent_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Sets the agents of one coordination; what they do not serve is served by the general ones. As long as only such
     /// tables are given, the steps of other coordinations rest instead of failing for want of an agent.
     pub fn agents_for(mut self, coordination_id: &str, agents: AgentTable) -> Self {
         self.routes
             .of_coordination
             .insert(coordination_id.to_owned(), agents);
+        self
+    }
+
+    /// Sets the people of one coordination. A question goes to a session only if it is one of them, or an agent serves
+    /// it; where nobody has the role that an answer needs, the question is said to be unreachable.
+    pub fn people_for(mut self, coordination_id: &str, people: impl Into<People>) -> Self {
+        self.routes
+            .people_of_coordination
+            .insert(coordination_id.to_owned(), people.into());
+        self
+    }
+
+    /// Sets the people of all coordinations, beside those of their own. Without any, the host is taken to show questions
+    /// in a way of its own, and none is unreachable.
+    pub fn people(mut self, people: impl Into<People>) -> Self {
+        self.routes.general_people = Some(people.into());
+        self
+    }
+
+    /// Adds a handler of a hook for all coordinations. Its kind goes into the configuration by itself, which therefore must
+    /// be given.
+    pub fn hook(mut self, kind: HookKind, hook: Hook) -> Self {
+        match std::mem::take(&mut self.hooks.general).hook(kind, hook) {
+            Ok(table) => self.hooks.general = table,
+            Err(e) => self.mistake = self.mistake.or(Some(e)),
+        }
+        self
+    }
+
+    /// Sets the handlers of one coordination; they run together with those of all. An empty table says that this process
+    /// knows that the coordination has none: a request about a coordination of which it knows nothing is left unanswered,
+    /// which becomes a deny in time.
+    pub fn hooks_for(mut self, coordination_id: &str, hooks: HookTable) -> Self {
+        self.hooks
+            .of_coordination
+            .insert(coordination_id.to_owned(), hooks);
         self
     }
 
@@ -146,7 +198,8 @@ impl DomainBuilder {
     ///
     /// # Errors
     /// [`HostError::Locked`] if another process owns the directory, [`HostError::LedgerBroken`] if the ledger does not
-    /// verify, [`HostError::Data`] or [`HostError::NewerData`] if the store cannot be used, and mistakes of the builder.
+    /// verify, [`HostError::Data`] or [`HostError::NewerData`] if the store cannot be used, [`HostError::Hook`] for handlers
+    /// without a configuration, and mistakes of the builder.
     pub async fn open(mut self) -> Result<Domain> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
@@ -156,6 +209,8 @@ impl DomainBuilder {
         if let (Some(config), Some(lanes)) = (&mut self.config, &self.lanes) {
             config.max_in_flight = lanes.control as u64;
         }
+        let registry = std::mem::take(&mut self.hooks);
+        let hook_limit = registry.register(self.config.as_mut())?;
         let (inputs, received) = mpsc::channel();
         let submitter = Submitter {
             inputs,
@@ -168,6 +223,7 @@ impl DomainBuilder {
             data: data.clone(),
             work_folder: std::env::current_dir()
                 .map_err(|e| HostError::io("find", "the current directory".as_ref(), e))?,
+            variables: std::mem::take(&mut self.variables),
             payload_bytes_max: self
                 .config
                 .as_ref()
@@ -175,19 +231,35 @@ impl DomainBuilder {
                     config.limits.payload_bytes
                 }),
         };
+        let hooks = Hooks::new(
+            registry,
+            context.clone(),
+            submitter.clone(),
+            hook_limit,
+            &runtime,
+        );
         let routes = std::mem::take(&mut self.routes);
         let delivery = Delivery::new(routes, context, submitter.clone(), lanes.clone(), runtime);
         let delivery = Arc::new(delivery);
 
         let (ready, opened) = oneshot::channel();
-        let sink = sink(stream.clone(), delivery.clone());
+        let guards = Guards::new(&data);
+        let outside = Outside {
+            sink: sink(
+                stream.clone(),
+                delivery.clone(),
+                hooks.clone(),
+                guards.clone(),
+            ),
+            guards: guards.clone(),
+        };
         let width = self.lanes.is_none().then(|| lanes.clone());
         let thread = {
             let (data, submitter) = (data.clone(), submitter.clone());
             let body = move || {
                 // Lives as long as the thread: who owns the directory owns the store.
                 let _owner = owner;
-                self.run(&data, sink, width, &received, &submitter, ready);
+                self.run(&data, outside, width, &received, &submitter, ready);
             };
             thread::Builder::new().name("qm2-domain".into()).spawn(body)
         };
@@ -195,6 +267,7 @@ impl DomainBuilder {
         let config = match opened.await {
             Ok(Ok(config)) => config,
             Ok(Err(e)) => {
+                hooks.begin_closing();
                 delivery.close().await;
                 // The lock goes with the thread, and a caller may open again at once.
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -206,7 +279,7 @@ impl DomainBuilder {
                 ));
             }
         };
-        let server = Server::start(&data, submitter.clone());
+        let server = Server::start(&data, submitter.clone(), guards.clone());
         let server = server
             .inspect_err(|e| tracing::warn!("other processes cannot reach this one: {e}"))
             .ok();
@@ -216,6 +289,8 @@ impl DomainBuilder {
             submitter,
             stream,
             delivery,
+            hooks,
+            guards,
             lanes,
             server: Mutex::new(server),
             thread: Mutex::new(Some(thread)),
@@ -234,14 +309,14 @@ impl DomainBuilder {
     fn run(
         self,
         data: &std::path::Path,
-        sink: Sink,
+        outside: Outside,
         width: Option<LaneSet>,
         inputs: &mpsc::Receiver<Input>,
         submitter: &Submitter,
         ready: oneshot::Sender<Result<Config>>,
     ) {
         let every = self.snapshot_every;
-        let opened = self.open_writer(data, sink, submitter.clock.now_ms());
+        let opened = self.open_writer(data, outside, submitter.clock.now_ms());
         match opened {
             Ok((writer, config)) => {
                 if let Some(lanes) = width {
@@ -263,7 +338,7 @@ impl DomainBuilder {
     fn open_writer(
         self,
         data: &std::path::Path,
-        sink: Sink,
+        outside: Outside,
         now_ms: u64,
     ) -> Result<(Writer, Config)> {
         let store = match self.store {
@@ -275,7 +350,7 @@ impl DomainBuilder {
             Some(engine) => engine,
             None => Engine::with(self.sandbox, Some(&data.join(paths::CACHE)))?,
         };
-        let mut writer = Writer::open(engine, store, sink)?;
+        let mut writer = Writer::open(engine, store, outside)?;
         let config = match self.config {
             Some(config) => Some(config),
             None => (writer.head_seq() == 0).then(|| Config::new("qm2")),
@@ -285,6 +360,7 @@ impl DomainBuilder {
             writer.run(&Call::Configure { config })?;
         }
         survivor::end(data, Of::Directory(&notes))?;
+        answer::clear(data);
         say_host_lost(&mut writer, &notes, now_ms);
         writer.advance(now_ms);
         match writer.reconcile() {
@@ -334,12 +410,21 @@ fn recorded_config(writer: &mut Writer) -> Result<Config> {
 }
 
 /// What a commit has made durable goes to listeners and to work; who waits for more when there is no more is told.
-fn sink(stream: EventStream, delivery: Arc<Delivery>) -> Sink {
+fn sink(
+    stream: EventStream,
+    delivery: Arc<Delivery>,
+    hooks: Arc<Hooks>,
+    guards: Arc<Guards>,
+) -> Sink {
     Box::new(move |said| match said {
-        Said::Durable(staged) => {
+        Said::Durable(mut staged) => {
             stream.publish(&staged.lines);
+            hooks.hand_out(&mut staged);
             delivery.hand_out(staged);
         }
-        Said::ReadOnly => delivery.fall_silent(),
+        Said::ReadOnly => {
+            delivery.fall_silent();
+            guards.shut("the domain is read-only, and ends no lease any more");
+        }
     })
 }

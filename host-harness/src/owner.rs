@@ -6,7 +6,7 @@ use crate::call::{Answer, Call};
 use crate::domain::Domain;
 use crate::error::{HostError, Result};
 use qm2_core::envelope::{Envelope, Intent, Priority, Trace};
-use qm2_core::message::Caller;
+use qm2_core::message::{Caller, HumanVerdict};
 use qm2_core::plan::Plan;
 use qm2_core::receipt::{Head, PlanReceipt, Receipt, Rejection};
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,34 @@ impl Domain {
                 Some(receipt) => Ok(receipt?),
                 None => Err(unexpected()),
             },
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Gives a person's answer to a question. The actor's role is this host's word; the digest is the one that was shown
+    /// with the question, which another process can read as `escalations` of [`Call::Describe`].
+    ///
+    /// # Errors
+    /// [`HostError::Rejected`] if the answer does not count, such as `not-eligible` or `stale-question`; those of
+    /// [`Domain::call`].
+    pub async fn answer(
+        &self,
+        actor: Caller,
+        escalation_id: &str,
+        digest: &str,
+        verdict: HumanVerdict,
+        text: Option<String>,
+    ) -> Result<Receipt> {
+        let call = Call::Answer {
+            actor,
+            now_ms: 0,
+            escalation_id: escalation_id.to_owned(),
+            digest: digest.to_owned(),
+            verdict,
+            text,
+        };
+        match self.call(call).await? {
+            Answer::Answer(receipt) => Ok(receipt?),
             _ => Err(unexpected()),
         }
     }
@@ -246,6 +274,8 @@ pub fn cancel_envelope(
         extensions: Vec::new(),
         outcome: None,
         reason,
+        question: None,
+        tokens: Vec::new(),
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const SOCKET: &str = "qm2.sock";
 /// Content that is too large for a report.
 pub(crate) const PAYLOADS: &str = "payloads";
+/// Answers of people to running commands.
+pub(crate) const ANSWERS: &str = "answers";
 /// Compiled component, where the user has no cache folder.
 pub(crate) const CACHE: &str = "cache";
 

@@ -4,6 +4,7 @@
 //! running the command if the host dies before it says so. Does not talk to the component.
 
 use crate::agent::{CommandAgent, Report, cut_to_tail};
+use crate::answer::{self, ANSWERS_VARIABLE};
 use crate::error::{HostError, Result};
 use crate::store::Note;
 use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE, Of};
@@ -11,6 +12,8 @@ use crate::{paths, payload};
 use qm2_core::envelope::Envelope;
 use qm2_core::limit::TEXT_BYTES_MAX;
 use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -30,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Longest payload that is also given in the environment.
 const PAYLOAD_VARIABLE_BYTES_MAX: usize = 32 * 1024;
+/// Names the resources that the attempt was dispatched with, and their fencing tokens, as one JSON object.
+const TOKENS_VARIABLE: &str = "QM2_TOKENS";
+/// Longest such object that is given; the system takes 128 KiB in one variable.
+const TOKENS_VARIABLE_BYTES_MAX: usize = 96 * 1024;
 /// Longest output of an agent that is taken.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Exit codes that say that no other attempt will do better: usage, data and permission errors, configuration, not
@@ -45,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) work_folder: PathBuf,
     /// Longest inline payload.
     pub(crate) payload_bytes_max: u64,
+    /// What the host sets beside the variables of an attempt.
+    pub(crate) variables: Vec<(String, OsString)>,
 }
 
 /// A command that waits at its gate, or runs.
@@ -56,19 +65,21 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     stdout: Reader,
     stderr: Reader,
+    /// Where it finds answers to its questions; goes with it.
+    _answers: answer::Folder,
 }
 
 /// A pipe that is being read.
-struct Reader {
+pub(crate) struct Reader {
     output: Arc<Mutex<Output>>,
     task: JoinHandle<()>,
 }
 
 /// What came out of a pipe.
 #[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    too_large: bool,
+pub(crate) struct Output {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) too_large: bool,
 }
 
 /// How a process ended.
@@ -90,6 +101,7 @@ impl Process {
         key: &str,
         envelope: &Envelope,
     ) -> std::io::Result<Self> {
+        let answers = answer::Folder::make(&context.data, key)?;
         let mut command = Command::new("sh");
         command
             .args(["-c", GATE, "sh"])
@@ -108,6 +120,9 @@ impl Process {
             .env("QM2_SESSION", &envelope.target_session)
             .env(DATA_VARIABLE, &context.data)
             .env("QM2_WORKDIR", &context.work_folder)
+            .env(ANSWERS_VARIABLE, answers.path())
+            .envs(context.variables.iter().map(|(name, value)| (name, value)))
+            .env_remove(TOKENS_VARIABLE)
             .env_remove("QM2_DEADLINE_MS")
             .env_remove("QM2_PAYLOAD")
             .stdin(Stdio::piped())
@@ -117,6 +132,14 @@ impl Process {
             .kill_on_drop(true);
         if let Some(deadline_ms) = envelope.deadline_ms {
             command.env("QM2_DEADLINE_MS", deadline_ms.to_string());
+        }
+        // Of what would not fit, the envelope on stdin has all.
+        if let Some(tokens) = tokens(envelope) {
+            command.env(TOKENS_VARIABLE, tokens);
+        }
+        // It may be relative to another folder than the agent's.
+        if std::env::var_os("QM2_DATA_DIR").is_some() {
+            command.env("QM2_DATA_DIR", &context.data);
         }
         let payload = envelope.payload.as_deref();
         if let Some(text) = payload.filter(|text| fits_environment(text)) {
@@ -134,6 +157,7 @@ impl Process {
             stdout: Reader::start(child.stdout.take(), OUTPUT_BYTES_MAX, true),
             stderr: Reader::start(child.stderr.take(), TEXT_BYTES_MAX, false),
             child,
+            _answers: answers,
         })
     }
 
@@ -308,13 +332,24 @@ fn own_report(text: &str) -> Option<Report> {
     })
 }
 
+/// The tokens of an envelope, where they fit in a variable.
+fn tokens(envelope: &Envelope) -> Option<String> {
+    let tokens: BTreeMap<&str, u64> = envelope
+        .tokens
+        .iter()
+        .map(|token| (token.resource.as_str(), token.token))
+        .collect();
+    let json = serde_json::to_string(&tokens).ok()?;
+    (json.len() <= TOKENS_VARIABLE_BYTES_MAX).then_some(json)
+}
+
 fn fits_environment(text: &str) -> bool {
     text.len() < PAYLOAD_VARIABLE_BYTES_MAX && !text.contains('\0')
 }
 
 impl Reader {
     /// Reads a pipe to its end: all of it up to a bound, or only its last bytes.
-    fn start(
+    pub(crate) fn start(
         pipe: Option<impl AsyncRead + Unpin + Send + 'static>,
         bytes_max: usize,
         all: bool,
@@ -343,7 +378,7 @@ impl Reader {
     }
 
     /// What was read, after the process has ended.
-    async fn finish(&mut self) -> Output {
+    pub(crate) async fn finish(&mut self) -> Output {
         loop {
             let before = lock(&self.output).bytes.len();
             if timeout(OUTPUT_GRACE, &mut self.task).await.is_ok() {
@@ -361,4 +396,29 @@ impl Reader {
 fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
     // Nobody panics while holding it.
     output.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qm2_core::claim::Token;
+    use serde_json::json;
+
+    #[test]
+    fn tokens_are_one_object_and_more_than_a_variable_takes_are_left_out() {
+        let envelope = json!({
+            "coordinationId": "c", "stepId": "s", "attempt": 1, "sourceSession": "qm2:local", "targetSession": "agent:a",
+            "intent": "execute",
+        });
+        let mut envelope: Envelope = serde_json::from_value(envelope).unwrap();
+        assert_eq!(tokens(&envelope).as_deref(), Some("{}"));
+        let token = |resource: String, token| Token { resource, token };
+        envelope.tokens = vec![token("file:b".into(), 9), token("file:a\"".into(), 7)];
+        let expected = r#"{"file:a\"":7,"file:b":9}"#;
+        assert_eq!(tokens(&envelope).as_deref(), Some(expected));
+        // As many as a step may have, with names as long as they may be.
+        let long = |number: u64| token(format!("file:{number:0507}"), number);
+        envelope.tokens = (0..2_048).map(long).collect();
+        assert_eq!(tokens(&envelope), None);
+    }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Wait before an input is sent again after a commit failed.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Gets the answer after the commit that covers it.
 pub(crate) type Reply = oneshot::Sender<Result<Answer>>;

@@ -17,6 +17,8 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System,
 
 /// Names the attempt in the environment of an agent's process.
 pub(crate) const KEY_VARIABLE: &str = "QM2_KEY";
+/// Names a guarded command, in the environment of everything that it starts.
+pub(crate) const GUARD_VARIABLE: &str = "QM2_GUARD";
 /// Names the data directory, as an absolute path.
 pub(crate) const DATA_VARIABLE: &str = "QM2_DATA";
 
@@ -33,6 +35,8 @@ pub(crate) enum Of<'a> {
     Directory(&'a [Note]),
     /// Those of one attempt.
     Attempt(&'a str),
+    /// Those of one guarded command.
+    Guard(&'a str),
 }
 
 /// When a process started, in seconds since the epoch; nothing if it is gone.
@@ -95,6 +99,32 @@ pub(crate) fn find(data: &Path, of: Of<'_>) -> Result<Vec<u32>> {
         }
         found.extend(more);
     }
+}
+
+/// Whether something may run that has this marker of a guarded command in its environment: a quick look before
+/// [`end`], which looks at all that the system tells of its processes.
+pub(crate) fn may_have(marker: &str) -> bool {
+    let entry = format!("{GUARD_VARIABLE}={marker}");
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    let environments = processes
+        .flatten()
+        .map(|process| process.path().join("environ"));
+    let mut told = false;
+    for environment in environments {
+        // Those of others, and of what is no process, are not readable; that of this one is.
+        if let Ok(environment) = std::fs::read(environment) {
+            told = true;
+            if environment
+                .split(|byte| *byte == 0)
+                .any(|one| one == entry.as_bytes())
+            {
+                return true;
+            }
+        }
+    }
+    !told
 }
 
 /// Kills them and waits until they are gone.
@@ -164,13 +194,14 @@ fn belongs(process: &sysinfo::Process, data: &Path, of: Of<'_>) -> bool {
     let of_data = || is(DATA_VARIABLE, Some(data.as_bytes()));
     match of {
         Of::Attempt(key) => is(KEY_VARIABLE, Some(key.as_bytes())) && of_data(),
+        Of::Guard(marker) => is(GUARD_VARIABLE, Some(marker.as_bytes())) && of_data(),
         Of::Directory(notes) => {
             let noted = notes.iter().any(|note| {
                 note.pid == process.pid().as_u32()
                     && note.start_time.abs_diff(process.start_time()) <= START_TOLERANCE_S
             });
             // A shell in which somebody set QM2_DATA by hand is not an agent: it has no key.
-            noted || (is(KEY_VARIABLE, None) && of_data())
+            noted || ((is(KEY_VARIABLE, None) || is(GUARD_VARIABLE, None)) && of_data())
         }
     }
 }

@@ -7,12 +7,14 @@ use crate::call::{Answer, Call};
 use crate::component::Staged;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
+use crate::guard::Guards;
 use crate::replay;
 use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::message::Caller;
 use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode};
+use std::sync::Arc;
 
 /// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.
 const ADVANCES_MAX: usize = 10_000;
@@ -28,11 +30,18 @@ pub(crate) enum Said {
 /// Gets what a writer says, in order.
 pub(crate) type Sink = Box<dyn FnMut(Said) + Send>;
 
+/// What a commit has to do with beside the store.
+pub(crate) struct Outside {
+    pub(crate) sink: Sink,
+    /// Commands that must be gone before the end of their grants is kept.
+    pub(crate) guards: Arc<Guards>,
+}
+
 /// The live instance, its store, and the group of calls that the next commit covers.
 pub(crate) struct Writer {
     engine: Engine,
     store: Box<dyn Store>,
-    sink: Sink,
+    outside: Outside,
     /// None between a failed commit and the store's return.
     instance: Option<Instance>,
     /// Why only reading calls are answered.
@@ -58,11 +67,11 @@ impl Writer {
     ///
     /// # Errors
     /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
-    pub(crate) fn open(engine: Engine, store: Box<dyn Store>, sink: Sink) -> Result<Self> {
+    pub(crate) fn open(engine: Engine, store: Box<dyn Store>, outside: Outside) -> Result<Self> {
         let mut writer = Self {
             engine,
             store,
-            sink,
+            outside,
             instance: None,
             read_only: None,
             head_seq: 0,
@@ -174,9 +183,11 @@ impl Writer {
     }
 
     /// Makes the group durable, answers its callers, and hands out what it said. If that fails nothing is handed out, every
-    /// caller is told to retry, and false is answered: then what is out is in the next group.
+    /// caller is told to retry, and false is answered: then what is out is in the next group. Waits for the end of guarded
+    /// commands whose grants end in it.
     pub(crate) fn commit(&mut self) -> bool {
         let mut group = std::mem::take(&mut self.group);
+        self.outside.guards.end_grants(&group.staged.lines);
         group.staged.drop_withdrawn();
         if group.staged.is_empty() && group.transaction.is_empty() {
             // Nothing to keep but what can wait.
@@ -196,7 +207,7 @@ impl Writer {
         }
         if !group.staged.is_empty() {
             self.head_seq += group.staged.lines.len() as u64;
-            (self.sink)(Said::Durable(group.staged));
+            (self.outside.sink)(Said::Durable(group.staged));
         }
         true
     }
@@ -239,7 +250,7 @@ impl Writer {
     fn end_writing(&mut self, reason: String) {
         tracing::error!("the domain is read-only from here on: {reason}");
         self.read_only = Some(reason);
-        (self.sink)(Said::ReadOnly);
+        (self.outside.sink)(Said::ReadOnly);
     }
 
     /// A call, and after a trap once more on a rebuilt instance.
@@ -333,6 +344,11 @@ impl Writer {
             Call::Acknowledge { keys, .. } => Ok(Answer::Acknowledge(
                 keys.iter().map(|_| Err(refused())).collect(),
             )),
+            Call::Verdict { .. } => Ok(Answer::Verdict(Err(refused()))),
+            Call::Answer { .. } => Ok(Answer::Answer(Err(refused()))),
+            Call::Claim { .. } => Ok(Answer::Claim(Err(refused()))),
+            Call::Renew { .. } => Ok(Answer::Renew(Err(refused()))),
+            Call::Release { .. } => Ok(Answer::Release(Err(refused()))),
             _ => Err(HostError::ComponentFault {
                 call: call.name(),
                 message: fault.to_string(),

@@ -281,12 +281,12 @@ fn r_12_an_unknown_target_fails_the_attempt_permanently() {
 }
 
 #[test]
-fn execute_envelopes_are_refused_since_work_comes_in_as_a_plan() {
+fn execute_envelopes_without_a_running_parent_are_refused_since_work_comes_in_as_a_plan() {
     let mut s = running();
     let execute = Envelope {
         intent: Intent::Execute,
         ..ack("a", 1)
     };
-    assert_eq!(brief(&s.submit(execute)), "invalid-field intent fix");
+    assert_eq!(brief(&s.submit(execute)), "invalid-field parentStepId fix");
     s.expect(&[]);
 }

@@ -549,6 +549,7 @@ fn defaults_are_those_of_the_spec_and_filled_in() {
         ("ackTimeoutMs", 30_000),
         ("cancelGraceMs", 15_000),
         ("cleanupGraceMs", 60_000),
+        ("hookTimeoutMs", 15_000),
     ] {
         assert_eq!(config[name], value, "{name}");
     }
@@ -563,13 +564,18 @@ fn defaults_are_those_of_the_spec_and_filled_in() {
     s.plan(Json(bare));
     let recorded = s.data("coordination.created")["plan"].clone();
     assert_eq!(recorded["reports"], "failures");
-    let policy = json!({"retryBudget": 0, "timeoutPolicy": "continue_with_partial", "backoffMs": [5_000, 25_000, 120_000, 600_000]});
+    let policy = json!({"retryBudget": 0, "timeoutPolicy": "continue_with_partial", "escalationPolicy": "none", "backoffMs": [5_000, 25_000, 120_000, 600_000]});
     assert_eq!(recorded["failurePolicy"], policy);
+    let policy = json!({"default": "owner_wins", "rules": [], "owners": [], "highRisk": [], "preempt": false});
+    assert_eq!(recorded["conflictPolicy"], policy);
     let (a, b) = (&recorded["steps"][0], &recorded["steps"][1]);
     for (name, value) in [
         ("payload", json!("")),
         ("dependsOn", json!([])),
         ("join", json!("all")),
+        ("claims", json!([])),
+        ("owns", json!([])),
+        ("risk", json!("high")),
         // That of the plan.
         ("priority", json!("high")),
         ("deliveryMode", json!("at_least_once")),
@@ -612,6 +618,14 @@ fn canonical_plans_have_their_members_in_the_order_of_the_spec() {
     .set("cleanupGraceMs", 1)
     .set("rerunOf", "x")
     .set(
+        "parent",
+        json!({"onClose": "abandon", "stepId": "s", "coordinationId": "up"}),
+    )
+    .set(
+        "failurePolicy",
+        json!({"human": {"levels": [{"timeoutMs": 1}]}, "escalationPolicy": "hitl"}),
+    )
+    .set(
         "trace",
         json!({"traceparent": "t", "causalRef": "c", "spanId": "s", "runId": "r"}),
     );
@@ -622,12 +636,12 @@ fn canonical_plans_have_their_members_in_the_order_of_the_spec() {
     };
     assert_eq!(
         names(&text).join(" "),
-        "coordinationId objective ownerSession steps failurePolicy deadlineMs cancelGraceMs cleanupGraceMs priority \
-         reports rerunOf trace"
+        "coordinationId objective ownerSession steps conflictPolicy failurePolicy deadlineMs cancelGraceMs \
+         cleanupGraceMs priority reports rerunOf parent trace"
     );
     assert_eq!(
         names(&of(&text, "failurePolicy")).join(" "),
-        "retryBudget timeoutPolicy backoffMs"
+        "retryBudget timeoutPolicy escalationPolicy backoffMs human"
     );
     assert_eq!(
         names(&of(&text, "trace")).join(" "),
@@ -638,8 +652,8 @@ fn canonical_plans_have_their_members_in_the_order_of_the_spec() {
     let a = steps[1].get();
     assert_eq!(
         names(a).join(" "),
-        "stepId targetSession payloadRef contentType dependsOn join priority deliveryMode timeoutMs ackTimeoutMs \
-         maxAttempts idempotent required cleanup expectedOutput parentStepId"
+        "stepId targetSession payloadRef contentType dependsOn join claims owns priority deliveryMode timeoutMs \
+         ackTimeoutMs maxAttempts idempotent required cleanup risk expectedOutput parentStepId"
     );
     assert_eq!(names(&of(a, "payloadRef")).join(" "), "uri sha256 bytes");
     assert_eq!(of(a, "dependsOn"), r#"[{"stepId":"p","on":"always"}]"#);

@@ -102,8 +102,8 @@ fn r_13_unknown_members_are_errors_wherever_they_stand() {
     let rows: Vec<(Json, &str)> = vec![
         (plan([step("a")]).set("hooks", json!([])), "- hooks"),
         (
-            plan([step("a").set("claims", json!([]))]),
-            "a steps[0].claims",
+            plan([step("a").set("claims", json!([{"resource": "file:a", "lock": 1}]))]),
+            "a steps[0].claims[0].lock",
         ),
         (
             plan([

@@ -1,6 +1,9 @@
 //! Plans and envelopes in few words. The coordination is `c`, its owner `user:owner`, the session of step `a` is `agent:a`.
 
-use qm2_core::envelope::{DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority, Trace};
+use qm2_core::claim::{ClaimRequest, Mode};
+use qm2_core::envelope::{
+    DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority, Question, Trace,
+};
 use qm2_core::message::{Caller, Role};
 use serde_json::{Value, json};
 
@@ -43,6 +46,60 @@ impl Json {
     /// Of a plan: stops when a step fails for good.
     pub fn fail_fast(mut self) -> Self {
         self.0["failurePolicy"]["timeoutPolicy"] = "fail_fast".into();
+        self
+    }
+
+    /// Of a step: needs a resource alone, for a minute.
+    pub fn claims(self, resource: &str) -> Self {
+        self.claim(json!({"resource": resource, "leaseMs": 60_000}))
+    }
+
+    /// Of a step: needs a resource, as this claim says.
+    pub fn claim(mut self, claim: Value) -> Self {
+        match self.0["claims"].as_array_mut() {
+            Some(list) => list.push(claim),
+            None => self.0["claims"] = json!([claim]),
+        }
+        self
+    }
+
+    /// Of a plan: what decides contests.
+    pub fn strategy(mut self, strategy: &str) -> Self {
+        self.0["conflictPolicy"]["default"] = strategy.into();
+        self
+    }
+
+    /// Of a plan: the session that owns a resource.
+    pub fn owner(mut self, resource: &str, session: &str) -> Self {
+        let owner = json!({"resource": resource, "session": session});
+        match self.0["conflictPolicy"]["owners"].as_array_mut() {
+            Some(list) => list.push(owner),
+            None => self.0["conflictPolicy"]["owners"] = json!([owner]),
+        }
+        self
+    }
+
+    /// Of a plan: holders may be ended in favour of others.
+    pub fn preempt(mut self) -> Self {
+        self.0["conflictPolicy"]["preempt"] = true.into();
+        self
+    }
+
+    /// Of a plan: an operator is asked, for ten seconds; nobody's answer is a denial.
+    pub fn hitl(self) -> Self {
+        self.human(json!({"levels": [{"sessions": ["user:dana"], "timeoutMs": 10_000}]}))
+    }
+
+    /// Of a plan: who is asked.
+    pub fn human(mut self, human: Value) -> Self {
+        self.0["failurePolicy"]["escalationPolicy"] = "hitl".into();
+        self.0["failurePolicy"]["human"] = human;
+        self
+    }
+
+    /// Of a plan: a member of who is asked.
+    pub fn human_set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0["failurePolicy"]["human"][name] = value.into();
         self
     }
 
@@ -108,6 +165,8 @@ fn envelope(intent: Intent, step: &str, attempt: u32) -> Envelope {
         extensions: Vec::new(),
         outcome: None,
         reason: None,
+        question: None,
+        tokens: Vec::new(),
     }
 }
 
@@ -140,6 +199,45 @@ pub fn failed(step: &str, attempt: u32, class: FailureClass, code: &str) -> Enve
         }),
         ..envelope(Intent::Report, step, attempt)
     }
+}
+
+/// A question of the agent of a step to a person.
+pub fn escalate(step: &str, attempt: u32, number: u64, text: &str) -> Envelope {
+    let text = text.to_owned();
+    Envelope {
+        question: Some(Question { number, text }),
+        ..envelope(Intent::Escalate, step, attempt)
+    }
+}
+
+/// A step that the agent of a running step adds under it.
+pub fn execute(step: &str, parent: &str) -> Envelope {
+    Envelope {
+        parent_step_id: Some(parent.into()),
+        source_session: format!("agent:{parent}"),
+        target_session: format!("agent:{step}"),
+        payload: Some("more".into()),
+        ..envelope(Intent::Execute, step, 1)
+    }
+}
+
+/// One more claim, alone and for a minute, of a running step of plan `c`.
+pub fn request(step: &str, attempt: u32, resource: &str) -> ClaimRequest {
+    ClaimRequest {
+        coordination_id: "c".into(),
+        step_id: step.into(),
+        attempt,
+        resource: resource.into(),
+        mode: Mode::Exclusive,
+        lease_ms: 60_000,
+        base_version: None,
+        regions: Vec::new(),
+    }
+}
+
+/// A person who may answer what [`Json::hitl`] asks.
+pub fn dana() -> Caller {
+    caller_as("user:dana", Role::Operator)
 }
 
 /// A cancel of the whole plan by its owner.

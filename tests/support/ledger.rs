@@ -21,9 +21,10 @@ const DATA: &[(&str, &str)] = &[
     ),
     ("domain.configured", "config configDigest"),
     ("coordination.created", "rules plan planDigest caller"),
+    ("step.added", "step sourceSession contentDigest"),
     (
         "step.dispatched",
-        "lane targetSession deliveryMode priority deadlineMs ackDeadlineMs? payloadDigest",
+        "lane targetSession deliveryMode priority deadlineMs ackDeadlineMs? tokens payloadDigest",
     ),
     ("step.acknowledged", "sourceSession contentDigest"),
     ("step.progress", "number contentDigest payload? payloadRef?"),
@@ -42,6 +43,37 @@ const DATA: &[(&str, &str)] = &[
     ),
     ("step.cancelled", "by graceUsed contentDigest?"),
     ("step.skipped", "reason dependsOn"),
+    (
+        "claim.granted",
+        "resource mode session leaseMs expiresMs claimNumber baseVersion? regions?",
+    ),
+    ("claim.renewed", "tokens expiresMs"),
+    ("claim.released", "tokens reason"),
+    ("claim.expired", "token resource"),
+    (
+        "conflict.detected",
+        "contestId resource contenders holders policy",
+    ),
+    (
+        "conflict.resolved",
+        "contestId stage strategy outcomes reason",
+    ),
+    ("hook.requested", "hookId kind subjectDigest dueMs"),
+    ("hook.verdict", "hookId handler verdict reason?"),
+    // What stands behind the levels tells how the attempt ended, or which question of the agent it is.
+    (
+        "coordination.escalated",
+        "escalationId kind question digest levels number? class? code? message? contentDigest?",
+    ),
+    (
+        "human.requested",
+        "escalationId level minRole required dueMs",
+    ),
+    (
+        "human.decided",
+        "escalationId actor role verdict text? final",
+    ),
+    ("human.expired", "escalationId level fallback? reason"),
     ("message.redelivered", "key delivery nextDueMs"),
     ("message.acknowledged", "key session"),
     ("message.undelivered", "key deliveries"),
@@ -62,6 +94,30 @@ const DATA: &[(&str, &str)] = &[
         "intent part sourceSession code contentDigest payload?",
     ),
 ];
+
+/// Members, in order, of the objects in the lists of `data`, by type and list, and of the object `policy`.
+const NESTED: &[(&str, &str, &str)] = &[
+    ("step.dispatched", "tokens", "resource token"),
+    ("claim.granted", "regions", "start end"),
+    ("conflict.detected", "contenders", CONTENDER),
+    ("conflict.detected", "holders", HOLDER),
+    (
+        "conflict.detected",
+        "policy",
+        "default rules owners highRisk preempt",
+    ),
+    ("conflict.resolved", "outcomes", "stepId outcome order"),
+    (
+        "coordination.escalated",
+        "levels",
+        "sessions minRole timeoutMs",
+    ),
+];
+const CONTENDER: &str =
+    "coordinationId stepId attempt session priority claimNumber mode baseVersion? regions?";
+/// Without a token it waits.
+const HOLDER: &str = "coordinationId stepId attempt session priority claimNumber mode baseVersion? regions? token? \
+    expiresMs? preemptible?";
 
 /// The members of a JSON object in the order of its text.
 pub fn members(json: &str) -> Vec<(String, Box<RawValue>)> {
@@ -106,7 +162,21 @@ pub fn check_form(line: &str) {
     let wanted = DATA.iter().find(|(name, _)| *name == type_name);
     let (_, wanted) = wanted.unwrap_or_else(|| panic!("{type_name} is no type of the SPEC"));
     let data = of("data").map(|(_, value)| value.get()).unwrap_or("{}");
-    check_order(line, &members(data), wanted);
+    let data = members(data);
+    check_order(line, &data, wanted);
+    for (_, list, wanted) in NESTED.iter().filter(|(name, ..)| *name == type_name) {
+        let found = data.iter().find(|(member, _)| member == list);
+        let Some(text) = found.map(|(_, value)| value.get()) else {
+            continue;
+        };
+        let entries: Vec<Box<RawValue>> = match text.starts_with('[') {
+            true => serde_json::from_str(text).expect("a list"),
+            false => vec![RawValue::from_string(text.to_owned()).expect("an object")],
+        };
+        for entry in entries {
+            check_order(line, &members(entry.get()), wanted);
+        }
+    }
     assert_eq!(of("stepId").is_some(), of("attempt").is_some(), "{line}");
     check_values(line, &serde_json::from_str(line).expect("a line is JSON"));
 }
@@ -137,8 +207,8 @@ fn check_values(line: &str, value: &Value) {
     }
 }
 
-/// Asserts that following the causes up from any record of a coordination ends at its plan, and that its records carry
-/// its id.
+/// Asserts that following the causes up from any record of a coordination ends at its plan, or at that of the plan above it,
+/// and that its records carry its id.
 pub fn check_causes(lines: &[String]) {
     let records: Vec<Value> = lines
         .iter()
@@ -152,7 +222,13 @@ pub fn check_causes(lines: &[String]) {
                 "{at}"
             );
             let parent = &records[cause as usize - 1];
-            assert_eq!(parent["coordinationId"], at["coordinationId"], "{at}");
+            // A child plan, and its cancel by its parent, come from records of the plan above it.
+            let crosses = matches!(
+                at["type"].as_str(),
+                Some("coordination.created" | "coordination.cancel_requested")
+            );
+            let same = parent["coordinationId"] == at["coordinationId"];
+            assert!(same || crosses, "{at} comes from {parent}");
             at = parent;
         }
         let root = match record["coordinationId"].is_string() {

@@ -3,9 +3,9 @@
 //! Its host keeps what it is handed, and refuses to append where a test says so.
 
 use qm2_core::machine::Machine;
-use qm2_core::message::{Host, Message, Refused};
+use qm2_core::message::{HookKind, Host, Message, Refused};
 use qm2_core::receipt::CallError;
-use qm2_host::engine::{Answer, Call, Staged};
+use qm2_host::engine::{Answer, Call, HookRequest, Staged};
 
 /// A machine and its host.
 #[derive(Default)]
@@ -48,6 +48,73 @@ impl Native {
             Call::Notice { now_ms, notices } => {
                 Answer::Notice(machine.notice(host, *now_ms, notices)?)
             }
+            Call::Verdict {
+                now_ms,
+                hook_id,
+                handler,
+                verdict,
+            } => Answer::Verdict(machine.verdict(host, *now_ms, hook_id, handler, verdict)?),
+            Call::Answer {
+                actor,
+                now_ms,
+                escalation_id,
+                digest,
+                verdict,
+                text,
+            } => Answer::Answer(machine.answer(
+                host,
+                actor,
+                *now_ms,
+                escalation_id,
+                digest,
+                *verdict,
+                text.as_deref(),
+            )?),
+            Call::Arbitrate { contest, policy } => {
+                Answer::Arbitrate(machine.arbitrate(contest, policy)?)
+            }
+            Call::Claim {
+                caller,
+                now_ms,
+                request,
+            } => Answer::Claim(machine.claim(host, caller, *now_ms, request)?),
+            Call::Renew {
+                caller,
+                now_ms,
+                coordination_id: id,
+                step_id,
+                attempt,
+                tokens,
+            } => {
+                Answer::Renew(machine.renew(host, caller, *now_ms, id, step_id, *attempt, tokens)?)
+            }
+            Call::Release {
+                caller,
+                now_ms,
+                coordination_id: id,
+                step_id,
+                attempt,
+                tokens,
+            } => Answer::Release(
+                machine.release(host, caller, *now_ms, id, step_id, *attempt, tokens)?,
+            ),
+            Call::Check {
+                now_ms,
+                resource,
+                session,
+                token,
+                mode,
+                regions,
+                base_version,
+            } => Answer::Check(machine.check(
+                *now_ms,
+                resource,
+                session,
+                *token,
+                *mode,
+                regions,
+                base_version.as_deref(),
+            )?),
             Call::Describe { id } => Answer::Describe(machine.describe(id)?),
             Call::ExplainWait { id, step_id } => {
                 Answer::ExplainWait(machine.explain_wait(id, step_id)?)
@@ -117,6 +184,20 @@ impl Host for Recorder {
 
     fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
         self.staged.lane_cancelled.extend_from_slice(keys);
+        Ok(())
+    }
+
+    fn ask(&mut self, hook_id: &str, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        self.staged.asks.push(HookRequest {
+            hook_id: hook_id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+        });
+        Ok(())
+    }
+
+    fn notify(&mut self, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        self.staged.notifications.push((kind, subject.to_owned()));
         Ok(())
     }
 }

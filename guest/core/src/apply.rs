@@ -2,19 +2,35 @@
 //!
 //! Live and on replay the same code runs. Whether a record is allowed is tested before, in [`crate::legal`].
 
-use crate::envelope::{FailureClass, Intent};
+use crate::arbitration::OutcomeKind;
+use crate::codec;
+use crate::envelope::FailureClass;
 use crate::event::{
-    CancelledBy, Class, Completed, Counts, Created, Event, Name, Record, RetryScheduled,
-    SkipReason, Which,
+    CancelledBy, Class, Completed, Counts, Created, Escalated, EscalationKind, Event,
+    ExpiredReason, HumanDecided, HumanExpired, Name, Record, Resolved, RetryScheduled, SkipReason,
+    Which,
 };
-use crate::id::{split_attempt_key, split_report_key};
+use crate::id::{split_attempt_key, split_number, split_report_key};
+use crate::message::{HookKind, HumanVerdict};
 use crate::order;
-use crate::plan::{Join, On, Reports, TimeoutPolicy};
-use crate::state::{Configured, Coordination, Ended, Report, State, Step, StepState, Stop};
+use crate::plan::{Fallback, Join, On, OnClose, Reports, TimeoutPolicy};
+use crate::state::{
+    Configured, Coordination, Ended, Escalation, Grant, Reply, Report, State, Step, StepContest,
+    StepHook, StepState, Stop,
+};
+
+const REPORT: &str = "report";
+const ACK: &str = "ack";
+const ESCALATE: &str = "escalate";
+pub(crate) const EXECUTE: &str = "execute";
+/// Who answers where a timeout stands for an approval.
+const NOBODY: &str = "qm2:timeout";
+/// What stands for the intent of a person's answer.
+pub(crate) const ANSWER: &str = "answer";
 
 /// Key of an identity within its step.
-pub(crate) fn identity_key(attempt: u32, intent: Intent, part: &str) -> String {
-    format!("{attempt}:{}:{part}", intent.name())
+pub(crate) fn identity_key(attempt: u32, intent: &str, part: &str) -> String {
+    format!("{attempt}:{intent}:{part}")
 }
 
 /// Applies a record whose line hashes to `hash`.
@@ -42,8 +58,22 @@ pub(crate) fn apply(state: &mut State, record: &Record, hash: String) {
             state.edit_coordination(id, &mut |coordination| {
                 coordination.ended = Some(ended.clone())
             });
+            leave_parent(state, id);
             add_report(state, id, record, None, None);
         }
+        Event::Added(data) => crate::added::apply(state, record, data),
+        Event::Granted(_)
+        | Event::Renewed(_)
+        | Event::Released(_)
+        | Event::Expired(_)
+        | Event::Detected(_)
+        | Event::Resolved(_)
+        | Event::HookRequested(_)
+        | Event::HookAnswered(_)
+        | Event::Escalated(_)
+        | Event::HumanRequested(_)
+        | Event::HumanDecided(_)
+        | Event::HumanExpired(_) => apply_shared(state, record),
         Event::Dispatched(_)
         | Event::Acknowledged(_)
         | Event::Progress(_)
@@ -63,6 +93,10 @@ fn configure(state: &mut State, record: &Record, config: &crate::config::Config,
         .index
         .slots
         .set_widths(config.max_in_flight, config.session_in_flight);
+    let known = state.config().map(|config| config.owners.as_slice());
+    if known.unwrap_or_default() != config.owners {
+        state.set_owners(&config.owners);
+    }
     state.configured = Some(Configured {
         config: config.clone(),
         digest: digest.to_owned(),
@@ -84,6 +118,27 @@ fn create(state: &mut State, record: &Record, data: &Created) {
         }
     }
     let payload_bytes = defs.iter().map(crate::plan::Step::payload_bytes).sum();
+    let mut owned = Vec::new();
+    for def in &defs {
+        for resource in &def.owns {
+            let session = Name::from(def.target_session.as_str());
+            order::insert(&mut owned, (resource.clone(), session));
+        }
+    }
+    let parent = plan.parent.as_ref();
+    let above = parent.and_then(|parent| state.live.get(&parent.coordination_id));
+    let deadline_ms = plan
+        .deadline_ms
+        .into_iter()
+        .chain(above.and_then(|above| above.deadline_ms))
+        .min();
+    let depth = parent.zip(above).map_or(0, |(parent, above)| {
+        let step = above.step_index(&parent.step_id);
+        above.depth + 1 + step.map_or(0, |index| above.steps[index].depth)
+    });
+    let waited_for = parent
+        .filter(|parent| parent.on_close == OnClose::Cancel)
+        .map(|parent| parent.coordination_id.clone());
     let open_cleanup = defs.iter().filter(|def| def.cleanup).count();
     let open_work = defs.len() - open_cleanup;
     let steps = defs
@@ -108,13 +163,20 @@ fn create(state: &mut State, record: &Record, data: &Created) {
         rules: data.rules,
         created_seq: record.seq,
         created_ms: record.at_ms,
+        deadline_ms,
+        depth,
+        child_plans: Vec::new(),
+        owned,
         steps,
         cancel: None,
         trip: None,
         expired: None,
+        cancel_by_parent: false,
         cancel_bit: false,
+        unanswered: false,
         retries_used: 0,
         last_end_seq: record.seq,
+        last_end_ms: record.at_ms,
         counts: Counts::default(),
         open_work,
         open_cleanup,
@@ -123,10 +185,18 @@ fn create(state: &mut State, record: &Record, data: &Created) {
         payload_bytes,
         skippable: Vec::new(),
     };
+    let id = coordination.id.clone();
     state.insert(coordination);
+    if let Some(above) = waited_for.and_then(|above| state.live.get_mut(&above)) {
+        order::insert(&mut above.child_plans, id);
+    }
 }
 
-fn new_step(def: crate::plan::Step, children: Vec<(usize, On)>, record: &Record) -> Step {
+pub(crate) fn new_step(
+    def: crate::plan::Step,
+    children: Vec<(usize, On)>,
+    record: &Record,
+) -> Step {
     let state = if def.depends_on.is_empty() {
         StepState::Ready
     } else {
@@ -157,6 +227,18 @@ fn new_step(def: crate::plan::Step, children: Vec<(usize, On)>, record: &Record)
         code: None,
         message: None,
         cancel: None,
+        preempted: None,
+        claim_number: None,
+        grants: Vec::new(),
+        contests: Vec::new(),
+        hooks: Vec::new(),
+        cleared: false,
+        approved: false,
+        escalation: None,
+        asked: Vec::new(),
+        replies: Vec::new(),
+        added_by: None,
+        depth: 0,
         identities: Vec::new(),
         kept: Vec::new(),
     }
@@ -172,7 +254,7 @@ fn apply_step(state: &mut State, record: &Record) {
     let attempt = record.attempt.unwrap_or(1);
     let seq = record.seq;
     let remember = |step: &mut Step, part: &str, digest: &str| {
-        step.remember(identity_key(attempt, Intent::Report, part), digest, seq);
+        step.remember(identity_key(attempt, REPORT, part), digest, seq);
     };
     match &record.event {
         Event::Dispatched(data) => {
@@ -185,19 +267,18 @@ fn apply_step(state: &mut State, record: &Record) {
                 step.deadline_ms = data.deadline_ms;
                 step.ack_due_ms = data.ack_deadline_ms;
                 step.delivery = 1;
+                step.contests.clear();
             });
         }
         Event::Acknowledged(data) => state.edit_step(id, index, &mut |step| {
             step.state = StepState::Acknowledged;
             step.last_seq = seq;
-            step.remember(
-                identity_key(attempt, Intent::Ack, ""),
-                &data.content_digest,
-                seq,
-            );
+            step.remember(identity_key(attempt, ACK, ""), &data.content_digest, seq);
         }),
         Event::Progress(data) => state.edit_step(id, index, &mut |step| {
-            step.state = StepState::Acknowledged;
+            if step.state == StepState::Dispatched {
+                step.state = StepState::Acknowledged;
+            }
             step.last_seq = seq;
             remember(
                 step,
@@ -226,7 +307,7 @@ fn apply_step(state: &mut State, record: &Record) {
                 step.class = Some(match data.class {
                     Class::Retryable => FailureClass::Retryable,
                     Class::Permanent => FailureClass::Permanent,
-                    Class::Unknown | Class::Timeout | Class::HostLost => FailureClass::Unknown,
+                    _ => FailureClass::Unknown,
                 });
                 step.code = Some(data.code.clone());
                 step.message = Some(data.message.clone());
@@ -296,7 +377,7 @@ fn apply_step(state: &mut State, record: &Record) {
         Event::InputLate(data) => state.edit_step(id, index, &mut |step| {
             step.keep(attempt, |kept| kept.late += 1);
             step.remember(
-                identity_key(attempt, data.intent, &data.part),
+                identity_key(attempt, &data.intent, &data.part),
                 &data.content_digest,
                 seq,
             );
@@ -306,6 +387,15 @@ fn apply_step(state: &mut State, record: &Record) {
         }),
         _ => {}
     }
+}
+
+/// Forgets the hook requests of a step that no longer waits for them; whether there were any.
+fn drop_requests(state: &mut State, id: &str, index: usize) -> bool {
+    let hooks = &state.live.get(id).expect("the coordination is live").steps[index].hooks;
+    for hook in hooks {
+        state.index.hooks.remove(&hook.seq);
+    }
+    !hooks.is_empty()
 }
 
 /// A step reached one of its five finals.
@@ -318,20 +408,29 @@ fn end_step(
     count: &dyn Fn(&mut Counts),
     result: Option<&Completed>,
 ) {
+    let open = drop_requests(state, id, index);
     state.edit_step(id, index, &mut |step| {
         end(step);
         step.ended.push(record.seq);
         step.last_seq = record.seq;
+        step.preempted = None;
+        if open {
+            step.hooks.clear();
+        }
+        step.contests.clear();
+        step.replies.clear();
+        step.escalation = None;
     });
     let cleanup = state.coordination(id).steps[index].def.cleanup;
-    state.step_ended(id, cleanup, count);
+    state.step_ended(id, cleanup, record, count);
     let coordination = state.live.get_mut(id).expect("the coordination is live");
     order::remove(&mut coordination.skippable, &index);
-    coordination.last_end_seq = record.seq;
     note_stop(state, id, index, record);
     resolve_edges(state, id, index, record);
     let ended = state.coordination(id).steps[index].state;
+    let added = state.coordination(id).steps[index].added_by.is_some();
     let wanted = match state.coordination(id).plan.reports {
+        _ if added => true,
         Reports::End => false,
         Reports::Failures => matches!(ended, StepState::Failed | StepState::TimedOut),
         Reports::All => true,
@@ -354,7 +453,7 @@ fn note_stop(state: &mut State, id: &str, index: usize, record: &Record) {
     };
     match &record.event {
         Event::Cancelled(data)
-            if data.by == CancelledBy::Cancel && step.cancel.is_none() && !step.def.cleanup =>
+            if data.by != CancelledBy::FailFast && step.cancel.is_none() && !step.def.cleanup =>
         {
             state.edit_coordination(id, &mut |coordination| coordination.cancel_bit = true);
         }
@@ -485,8 +584,7 @@ fn schedule_retry(
         step.attempt = data.next_attempt;
         step.ready_seq = record.seq;
         step.ready_ms = data.due_ms;
-        step.ack_due_ms = None;
-        step.delivery = 0;
+        begin_attempt(step);
         step.code = Some(data.code.clone());
         step.message = Some(data.message.clone());
         if data.free {
@@ -495,13 +593,20 @@ fn schedule_retry(
             step.retries += 1;
         }
         if let Some(digest) = &data.content_digest {
-            step.remember(
-                identity_key(attempt, Intent::Report, "end"),
-                digest,
-                record.seq,
-            );
+            step.remember(identity_key(attempt, REPORT, "end"), digest, record.seq);
         }
     });
+}
+
+/// Forgets what belonged to the attempt before.
+fn begin_attempt(step: &mut Step) {
+    step.ack_due_ms = None;
+    step.delivery = 0;
+    step.preempted = None;
+    step.cleared = false;
+    step.approved = false;
+    step.contests.clear();
+    step.replies.clear();
 }
 
 fn request_cancel(state: &mut State, record: &Record, grace_until_ms: u64) {
@@ -517,7 +622,11 @@ fn request_cancel(state: &mut State, record: &Record, grace_until_ms: u64) {
         .and_then(|step_id| state.coordination(id).step_index(step_id))
     {
         Some(index) => state.edit_step(id, index, &mut |step| step.cancel = stop),
-        None => state.edit_coordination(id, &mut |coordination| coordination.cancel = stop),
+        None => state.edit_coordination(id, &mut |coordination| {
+            coordination.cancel = stop;
+            // Its owner's cancel follows from the plan itself; that of a parent from a record of the parent.
+            coordination.cancel_by_parent = record.cause != Some(coordination.created_seq);
+        }),
     }
 }
 
@@ -589,4 +698,330 @@ fn give_up_report(state: &mut State, record: &Record, key: &str) {
         })
     });
     state.close_if_done(id);
+}
+
+/// A plan that has ended is waited for no longer.
+fn leave_parent(state: &mut State, id: &str) {
+    let plan = &state.coordination(id).plan;
+    let Some(above) = plan
+        .parent
+        .as_ref()
+        .map(|parent| parent.coordination_id.clone())
+    else {
+        return;
+    };
+    let name = state.coordination(id).id.clone();
+    if state.live.contains(&above) {
+        state.edit_coordination(&above, &mut |above| {
+            order::remove(&mut above.child_plans, &name)
+        });
+    }
+}
+
+/// Applies a record about what steps share: resources, hooks, people.
+fn apply_shared(state: &mut State, record: &Record) {
+    let id = record.coordination_id.as_deref().unwrap_or_default();
+    let step_id = record.step_id.as_deref().unwrap_or_default();
+    let Some(index) = state.coordination(id).step_index(step_id) else {
+        return;
+    };
+    let (seq, at_ms) = (record.seq, record.at_ms);
+    match &record.event {
+        Event::Granted(data) => {
+            let grant = Grant {
+                token: seq,
+                resource: data.resource.clone(),
+                mode: data.mode,
+                since_ms: at_ms,
+                lease_ms: data.lease_ms,
+                expires_ms: data.expires_ms,
+                base_version: data.base_version.clone(),
+                regions: data.regions.clone(),
+            };
+            state.add_grant(id, index, &grant);
+        }
+        Event::Renewed(data) => state.edit_step(id, index, &mut |step| {
+            for grant in &mut step.grants {
+                if data.tokens.contains(&grant.token) {
+                    grant.expires_ms = data.expires_ms;
+                }
+            }
+        }),
+        Event::Released(data) => state.remove_grants(id, index, &data.tokens),
+        Event::Expired(data) => state.remove_grants(id, index, &[data.token]),
+        Event::Detected(data) => state.edit_step(id, index, &mut |step| {
+            step.claim_number.get_or_insert(seq);
+            let contest = StepContest {
+                seq,
+                at_ms,
+                detected: data.clone(),
+                outcome: None,
+            };
+            step.contests.push(contest);
+        }),
+        Event::Resolved(data) => resolve(state, id, index, record, data),
+        Event::HookRequested(data) => {
+            let step = &state.coordination(id).steps[index];
+            let contest = step.contests.last().map(|contest| contest.seq);
+            let hook = StepHook {
+                seq,
+                kind: data.kind,
+                due_ms: data.due_ms,
+                contest: contest.filter(|_| data.kind == HookKind::BeforeArbitrate),
+            };
+            let place = (Name::from(id), step.id.clone());
+            state.index.hooks.insert(seq, place);
+            state.edit_step(id, index, &mut |step| {
+                step.hooks.push(hook.clone());
+                step.state = StepState::WaitingHook;
+            });
+        }
+        Event::HookAnswered(data) => {
+            let hook = split_number(&data.hook_id, 'h').unwrap_or_default();
+            state.index.hooks.remove(&hook);
+            let go_on = data.verdict == "no_opinion";
+            state.edit_step(id, index, &mut |step| {
+                step.hooks.retain(|open| open.seq != hook);
+                if step.contests.is_empty() && go_on {
+                    step.cleared = true;
+                    step.state = StepState::Ready;
+                }
+            });
+        }
+        Event::Escalated(data) => escalate(state, id, index, record, data),
+        Event::HumanRequested(data) => state.edit_step(id, index, &mut |step| {
+            if let Some(escalation) = &mut step.escalation {
+                escalation.level = data.level;
+                escalation.requested_seq = seq;
+                escalation.due_ms = Some(data.due_ms);
+            }
+        }),
+        Event::HumanDecided(data) => decided(state, id, index, record, data),
+        Event::HumanExpired(data) => expired(state, id, index, record, data),
+        _ => {}
+    }
+}
+
+/// A contest was decided for this step; and perhaps against those that hold the resource.
+fn resolve(state: &mut State, id: &str, index: usize, record: &Record, data: &Resolved) {
+    let outcome = data.outcomes.first().map(|outcome| outcome.outcome);
+    let contest = split_number(&data.contest_id, 'c').unwrap_or_default();
+    let mut victims = Vec::new();
+    state.edit_step(id, index, &mut |step| {
+        for known in step
+            .contests
+            .iter_mut()
+            .filter(|known| known.seq == contest)
+        {
+            known.outcome = outcome;
+            if outcome == Some(OutcomeKind::Preempts) {
+                victims = known.detected.holders.clone();
+            }
+        }
+        let waits = outcome != Some(OutcomeKind::Granted) || step.state == StepState::WaitingHook;
+        if step.hooks.is_empty() && waits && step.state != StepState::WaitingClaim {
+            step.state = StepState::WaitingClaim;
+        }
+    });
+    for victim in victims {
+        let Some(token) = victim.token else { continue };
+        let Some((id, step_id)) = state.index.claims.holder(token).cloned() else {
+            continue;
+        };
+        let coordination = state.coordination(&id);
+        let Some(index) = coordination.step_index(&step_id) else {
+            continue;
+        };
+        if coordination.steps[index].preempted.is_some() {
+            continue;
+        }
+        let stop = Stop {
+            seq: record.seq,
+            at_ms: record.at_ms,
+            grace_until_ms: record.at_ms + coordination.cancel_grace_ms,
+        };
+        state.edit_step(&id, index, &mut |step| step.preempted = Some(stop));
+    }
+}
+
+/// A question was opened; perhaps by the end of an attempt.
+fn escalate(state: &mut State, id: &str, index: usize, record: &Record, data: &Escalated) {
+    let seq = record.seq;
+    let attempt = record.attempt.unwrap_or(1);
+    let place = (
+        Name::from(id),
+        state.coordination(id).steps[index].id.clone(),
+    );
+    state.index.escalations.insert(seq, place);
+    let ended = matches!(
+        data.kind,
+        EscalationKind::Exhausted | EscalationKind::UnknownEffect
+    );
+    state.edit_step(id, index, &mut |step| {
+        step.state = StepState::WaitingHuman;
+        step.asked.push(seq);
+        step.escalation = Some(Escalation {
+            seq,
+            at_ms: record.at_ms,
+            kind: data.kind,
+            question: data.question.clone(),
+            digest: data.digest.clone(),
+            number: data.number,
+            level: 0,
+            requested_seq: seq,
+            due_ms: None,
+            approvals: Vec::new(),
+            class: data.class,
+        });
+        if ended {
+            step.ended.push(seq);
+            step.delivery = 0;
+            step.ack_due_ms = None;
+            step.preempted = None;
+            step.code.clone_from(&data.code);
+            step.message.clone_from(&data.message);
+        }
+        step.last_seq = seq;
+        let part = data.number.map(|number| format!("escalate:{number}"));
+        let (intent, part) = match &part {
+            Some(part) => (ESCALATE, part.as_str()),
+            None => (REPORT, "end"),
+        };
+        if let Some(digest) = &data.content_digest {
+            step.remember(identity_key(attempt, intent, part), digest, seq);
+        }
+    });
+}
+
+/// The step goes on after its question.
+fn go_on(step: &mut Step, record: &Record, plan_deadline_ms: Option<u64>) {
+    let Some(escalation) = step.escalation.take() else {
+        return;
+    };
+    match escalation.kind {
+        EscalationKind::Review => {
+            step.cleared = true;
+            step.state = StepState::Ready;
+            step.ready_seq = record.seq;
+            step.ready_ms = record.at_ms;
+        }
+        EscalationKind::Conflict => {
+            step.approved = true;
+            step.state = StepState::WaitingClaim;
+        }
+        EscalationKind::Exhausted | EscalationKind::UnknownEffect => {
+            step.attempt += 1;
+            begin_attempt(step);
+            step.state = StepState::Ready;
+            step.ready_seq = record.seq;
+            step.ready_ms = record.at_ms;
+            step.last_seq = record.seq;
+        }
+        EscalationKind::Question => resume(step, &escalation, record, plan_deadline_ms),
+    }
+}
+
+/// the attempt's clock and its leases go on where they stood when the question was asked.
+fn resume(
+    step: &mut Step,
+    escalation: &Escalation,
+    record: &Record,
+    plan_deadline_ms: Option<u64>,
+) {
+    let waited_ms = record.at_ms - escalation.at_ms;
+    step.state = StepState::Acknowledged;
+    let deadline_ms = step.deadline_ms + waited_ms;
+    step.deadline_ms = plan_deadline_ms.map_or(deadline_ms, |plan| {
+        // A cleanup step may already stand past the plan's deadline.
+        deadline_ms.min(plan.max(step.deadline_ms))
+    });
+    for grant in &mut step.grants {
+        grant.expires_ms += waited_ms;
+    }
+}
+
+/// Key of a person's answer among the identities of its step.
+pub(crate) fn answer_key(attempt: u32, escalation_id: &str, actor: &str) -> String {
+    identity_key(attempt, ANSWER, &format!("{escalation_id}:{actor}"))
+}
+
+/// SHA-256 over what a person said.
+pub(crate) fn answer_digest(verdict: HumanVerdict, text: Option<&str>) -> String {
+    codec::digest(&(verdict, text.unwrap_or_default()))
+}
+
+fn decided(state: &mut State, id: &str, index: usize, record: &Record, data: &HumanDecided) {
+    let plan_deadline_ms = state.coordination(id).deadline_ms;
+    let attempt = record.attempt.unwrap_or(1);
+    let digest = answer_digest(data.verdict, data.text.as_deref());
+    let key = answer_key(attempt, &data.escalation_id, &data.actor);
+    state.edit_step(id, index, &mut |step| {
+        let Some(escalation) = &mut step.escalation else {
+            return;
+        };
+        if data.verdict == HumanVerdict::Approve {
+            escalation.approvals.push(data.actor.clone());
+        }
+        let question = escalation.kind == EscalationKind::Question;
+        if data.is_final && question {
+            step.replies.push(Reply {
+                seq: record.seq,
+                escalation: step.asked.last().copied().unwrap_or_default(),
+                at_ms: record.at_ms,
+                actor: data.actor.clone(),
+                text: data.text.clone().unwrap_or_default(),
+            });
+        }
+        match data.verdict {
+            HumanVerdict::Approve if data.is_final => go_on(step, record, plan_deadline_ms),
+            HumanVerdict::Approve => {}
+            // What was denied, or had happened, ends with the next record.
+            HumanVerdict::Deny | HumanVerdict::Completed => {
+                if let Some(escalation) = step.escalation.take().filter(|_| question) {
+                    resume(step, &escalation, record, plan_deadline_ms);
+                }
+            }
+        }
+        step.remember(key.clone(), &digest, record.seq);
+    });
+}
+
+fn expired(state: &mut State, id: &str, index: usize, record: &Record, data: &HumanExpired) {
+    let plan_deadline_ms = state.coordination(id).deadline_ms;
+    state.edit_step(id, index, &mut |step| {
+        let out = step.is_out();
+        let Some(escalation) = &mut step.escalation else {
+            return;
+        };
+        match (data.reason, data.fallback) {
+            (_, Some(Fallback::Allow)) => {
+                if escalation.kind == EscalationKind::Question {
+                    step.replies.push(Reply {
+                        seq: record.seq,
+                        escalation: escalation.seq,
+                        at_ms: record.at_ms,
+                        actor: NOBODY.into(),
+                        text: String::new(),
+                    });
+                }
+                go_on(step, record, plan_deadline_ms);
+            }
+            (_, Some(Fallback::Block)) => escalation.due_ms = None,
+            (_, Some(Fallback::Deny))
+            | (ExpiredReason::Voided | ExpiredReason::Unanswered, None) => {
+                if let Some(escalation) = step.escalation.take().filter(|_| out) {
+                    resume(step, &escalation, record, plan_deadline_ms);
+                }
+            }
+            // The next level is asked, or what was denied ends with the next record.
+            _ => {}
+        }
+    });
+    if data.reason == ExpiredReason::Unanswered {
+        state
+            .live
+            .get_mut(id)
+            .expect("the coordination is live")
+            .unanswered = true;
+    }
 }

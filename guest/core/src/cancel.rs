@@ -13,6 +13,7 @@ use crate::envelope::Envelope;
 use crate::event::{CancelRequested, Cancelled, CancelledBy};
 use crate::message::{Caller, Role};
 use crate::receipt::{Rejection, RejectionCode};
+use crate::settle;
 use crate::state::State;
 use crate::step::{find_coordination, find_step, reject_on_step};
 
@@ -36,7 +37,13 @@ pub(crate) fn decide_cancel(
         Ok(step) => step,
         Err(rejection) => return Decision::refuse(rejection),
     };
-    let own = *coordination.owner == *caller.session;
+    let above = coordination
+        .plan
+        .parent
+        .as_ref()
+        .and_then(|parent| state.live.get(&parent.coordination_id));
+    let own = *coordination.owner == *caller.session
+        || above.is_some_and(|above| *above.owner == *caller.session);
     if caller.session != envelope.source_session || !(own || caller.role >= Some(Role::Operator)) {
         let says = format!(
             "{} neither owns {} nor is an operator",
@@ -69,7 +76,10 @@ pub(crate) fn decide_cancel(
         Draft::of_step(coordination, step, coordination.created_seq, request)
             .traced(&envelope.trace),
     ];
-    if !step.state.is_out() {
+    if step.is_out() && step.escalation.is_some() {
+        drafts.push(settle::void(coordination, step, cause));
+    }
+    if !step.is_out() {
         let event = Cancelled {
             by: CancelledBy::Cancel,
             grace_used: false,

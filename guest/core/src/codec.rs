@@ -53,7 +53,11 @@ pub fn parse<T: Read>(text: &str) -> Result<T, Malformed> {
 
 /// What a codec wrote, as text.
 pub(crate) fn text_of(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("the codec writes UTF-8")
+    // Without `expect`, which would bring in how an error is shown.
+    let Ok(text) = String::from_utf8(bytes) else {
+        panic!("the codec writes UTF-8")
+    };
+    text
 }
 
 /// Where a text stops being canonical, and what was expected there.
@@ -149,6 +153,36 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Whether the object that is being read goes on with this member; takes its name if so.
+    #[inline(never)]
+    pub(crate) fn next(&mut self, name: &str) -> bool {
+        // No value ends with a brace that opens.
+        let mut first = self.text.as_bytes()[..self.at].ends_with(b"{");
+        self.member(&mut first, name)
+    }
+
+    /// Begins an object.
+    #[inline(never)]
+    pub(crate) fn open(&mut self) {
+        self.byte(b'{', "an object");
+    }
+
+    /// Ends an object.
+    #[inline(never)]
+    pub(crate) fn close(&mut self) {
+        self.byte(b'}', "a member in its order, or the end of the object");
+    }
+
+    /// Takes a word, and answers with its place among those known.
+    #[inline(never)]
+    pub(crate) fn word(&mut self, words: &[&str]) -> usize {
+        let word = self.string();
+        place_of(words, &word).unwrap_or_else(|| {
+            self.fail("a known word");
+            0
+        })
+    }
+
     /// Takes a list, entry by entry.
     fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
         self.byte(b'[', "a list");
@@ -176,7 +210,8 @@ impl<'a> Input<'a> {
                 break;
             };
             self.at += len;
-            text += &self.text[from..self.at];
+            // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
+            text += self.text.get(from..self.at).unwrap_or_default();
             if self.take(b"\"") {
                 return text;
             }
@@ -205,7 +240,7 @@ impl<'a> Input<'a> {
             .iter()
             .take_while(|byte| byte.is_ascii_digit())
             .count();
-        let text = &self.text[self.at..self.at + digits];
+        let text = self.text.get(self.at..self.at + digits).unwrap_or_default();
         let zero_led = digits > 1 && text.starts_with('0');
         match text.parse() {
             Ok(value) if value <= max && !zero_led => {
@@ -229,6 +264,60 @@ impl<'a> Input<'a> {
         }
         self.failed.map_or(Ok(()), Err)
     }
+}
+
+/// The place of a word in a list.
+#[inline(never)]
+pub(crate) fn place_of(words: &[&str], word: &str) -> Option<usize> {
+    words.iter().position(|known| *known == word)
+}
+
+/// Takes a member that must be there.
+pub(crate) fn read_req<T: Read>(input: &mut Input<'_>, name: &'static str) -> T {
+    if !input.next(name) {
+        input.fail(name);
+    }
+    T::read(input)
+}
+
+/// Takes a member that may be there.
+pub(crate) fn read_opt<T: Read>(input: &mut Input<'_>, name: &str) -> Option<T> {
+    input.next(name).then(|| T::read(input))
+}
+
+/// Takes a member that is left out while it has its default.
+pub(crate) fn read_set<T: Read + Default>(input: &mut Input<'_>, name: &str) -> T {
+    read_opt(input, name).unwrap_or_default()
+}
+
+/// Begins a member of an object that was opened.
+#[inline(never)]
+pub(crate) fn write_next(out: &mut Vec<u8>, name: &str) {
+    // No value ends with a brace that opens.
+    if !out.ends_with(b"{") {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// Writes a member.
+pub(crate) fn write_req<T: Write>(out: &mut Vec<u8>, name: &str, value: &T) {
+    write_next(out, name);
+    value.write(out);
+}
+
+/// Writes a member, if it is there.
+pub(crate) fn write_opt<T: Write>(out: &mut Vec<u8>, name: &str, value: &Option<T>) {
+    if let Some(value) = value {
+        write_req(out, name, value);
+    }
+}
+
+#[inline(never)]
+pub(crate) fn write_byte(out: &mut Vec<u8>, byte: u8) {
+    out.push(byte);
 }
 
 /// Begins a member of an object: its opening brace or a comma, and its name.
@@ -365,12 +454,19 @@ impl<T: Write + ?Sized> Write for &T {
 
 /// A list, entry by entry.
 pub(crate) fn write_list<T: Write>(entries: impl Iterator<Item = T>, out: &mut Vec<u8>) {
-    out.push(b'[');
-    for (index, entry) in entries.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
+    let mut before = b'[';
+    for entry in entries {
+        out.push(before);
+        before = b',';
         entry.write(out);
+    }
+    write_list_end(out, before);
+}
+
+#[inline(never)]
+fn write_list_end(out: &mut Vec<u8>, before: u8) {
+    if before == b'[' {
+        out.push(b'[');
     }
     out.push(b']');
 }
@@ -427,9 +523,9 @@ macro_rules! object {
     (write $type:ident $(<$life:lifetime>)? { $($name:literal: $mode:ident $field:ident,)* }) => {
         impl $(<$life>)? $crate::codec::Write for $type $(<$life>)? {
             fn write(&self, out: &mut Vec<u8>) {
-                let mut first = true;
-                $(crate::codec::object!(@write $mode self.$field, $name, first, out);)*
-                $crate::codec::write_end(out, first);
+                $crate::codec::write_byte(out, b'{');
+                $(crate::codec::object!(@write $mode self.$field, $name, out);)*
+                $crate::codec::write_byte(out, b'}');
             }
         }
     };
@@ -437,42 +533,29 @@ macro_rules! object {
         crate::codec::object!(write $type { $($name: $mode $field,)* });
         impl $crate::codec::Read for $type {
             fn read(input: &mut $crate::codec::Input<'_>) -> Self {
-                input.byte(b'{', "an object");
-                let mut first = true;
-                let value = Self { $($field: crate::codec::object!(@read $mode $name, first, input),)* };
-                input.byte(b'}', "a member in its order, or the end of the object");
+                input.open();
+                let value = Self { $($field: crate::codec::object!(@read $mode $name, input),)* };
+                input.close();
                 value
             }
         }
     };
-    (@write req $value:expr, $name:literal, $first:ident, $out:ident) => {
-        $crate::codec::write_name($out, &mut $first, $name);
-        $crate::codec::Write::write(&$value, $out);
+    (@write req $value:expr, $name:literal, $out:ident) => {
+        $crate::codec::write_req($out, $name, &$value);
     };
-    (@write opt $value:expr, $name:literal, $first:ident, $out:ident) => {
-        if let Some(value) = &$value {
-            $crate::codec::write_name($out, &mut $first, $name);
-            $crate::codec::Write::write(value, $out);
-        }
+    (@write opt $value:expr, $name:literal, $out:ident) => {
+        $crate::codec::write_opt($out, $name, &$value);
     };
-    (@write set $value:expr, $name:literal, $first:ident, $out:ident) => {
+    (@write set $value:expr, $name:literal, $out:ident) => {
         if !$crate::codec::is_default(&$value) {
-            $crate::codec::write_name($out, &mut $first, $name);
-            $crate::codec::Write::write(&$value, $out);
+            $crate::codec::write_req($out, $name, &$value);
         }
     };
-    (@write skip $value:expr, $name:literal, $first:ident, $out:ident) => {};
-    (@read skip $name:literal, $first:ident, $input:ident) => { Default::default() };
-    (@read req $name:literal, $first:ident, $input:ident) => {{
-        $input.required(&mut $first, $name);
-        $crate::codec::Read::read($input)
-    }};
-    (@read opt $name:literal, $first:ident, $input:ident) => {
-        if $input.member(&mut $first, $name) { Some($crate::codec::Read::read($input)) } else { None }
-    };
-    (@read set $name:literal, $first:ident, $input:ident) => {
-        if $input.member(&mut $first, $name) { $crate::codec::Read::read($input) } else { Default::default() }
-    };
+    (@write skip $value:expr, $name:literal, $out:ident) => {};
+    (@read skip $name:literal, $input:ident) => { Default::default() };
+    (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
+    (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $name) };
+    (@read set $name:literal, $input:ident) => { $crate::codec::read_set($input, $name) };
 }
 
 /// Gives an enum without content its words.
@@ -483,6 +566,8 @@ macro_rules! words {
             #[allow(dead_code)]
             pub const WORDS: &[&str] = &[$($word),*];
 
+            const ALL: &[Self] = &[$(Self::$variant),*];
+
             /// The word that JSON uses.
             #[must_use]
             pub fn name(self) -> &'static str {
@@ -490,9 +575,11 @@ macro_rules! words {
             }
 
             /// The variant of a word.
+            #[allow(dead_code)]
             #[must_use]
             pub fn from_name(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)* _ => None }
+                let place = $crate::codec::place_of(Self::WORDS, word)?;
+                Self::ALL.get(place).copied()
             }
         }
 
@@ -504,11 +591,8 @@ macro_rules! words {
 
         impl $crate::codec::Read for $type {
             fn read(input: &mut $crate::codec::Input<'_>) -> Self {
-                let word = input.string();
-                Self::from_name(&word).unwrap_or_else(|| {
-                    input.fail("a known word");
-                    [$(Self::$variant),*][0]
-                })
+                let place = input.word(Self::WORDS);
+                Self::ALL.get(place).copied().unwrap_or(Self::ALL[0])
             }
         }
     };

@@ -2,10 +2,13 @@
 //!
 //! Lane widths are not here: they belong to the host.
 
+use crate::arbitration::Owner;
 use crate::codec::object;
 use crate::id::{check_digest, check_id};
+use crate::message::HookKind;
+use crate::policy::{read_owners, read_patterns};
 use crate::read::{Object, Problems, syntax_problem};
-use crate::{codec, limit};
+use crate::{codec, limit, order};
 use serde::{Deserialize, Serialize};
 
 /// The feature gate.
@@ -67,6 +70,14 @@ pub struct Config {
     pub cancel_grace_ms: u64,
     /// How long cleanup steps may run after a stop; a duration.
     pub cleanup_grace_ms: u64,
+    /// How long a hook may take to answer; a duration, from 1.
+    pub hook_timeout_ms: u64,
+    /// Kinds of hook that are registered: those that are asked, and those that are told.
+    pub hooks: Vec<HookKind>,
+    /// Who comes first when coordinations contest a resource; at most 256.
+    pub owners: Vec<Owner>,
+    /// Patterns of resources whose contests between coordinations a person decides; at most 256.
+    pub high_risk: Vec<String>,
     /// Bounds of the domain.
     pub limits: Limits,
     /// Hash of the last record of the domain that this one continues; only in the first configuration.
@@ -92,6 +103,10 @@ object!(Config {
     "ackTimeoutMs": req ack_timeout_ms,
     "cancelGraceMs": req cancel_grace_ms,
     "cleanupGraceMs": req cleanup_grace_ms,
+    "hookTimeoutMs": req hook_timeout_ms,
+    "hooks": req hooks,
+    "owners": req owners,
+    "highRisk": req high_risk,
     "limits": req limits,
     "prevDomainHead": opt prev_domain_head,
 });
@@ -108,6 +123,10 @@ impl Config {
             ack_timeout_ms: 30_000,
             cancel_grace_ms: 15_000,
             cleanup_grace_ms: 60_000,
+            hook_timeout_ms: 15_000,
+            hooks: Vec::new(),
+            owners: Vec::new(),
+            high_risk: Vec::new(),
             limits: Limits::default(),
             prev_domain_head: None,
         }
@@ -171,6 +190,10 @@ impl Config {
         config.ack_timeout_ms = duration("ackTimeoutMs", 1, config.ack_timeout_ms);
         config.cancel_grace_ms = duration("cancelGraceMs", 0, config.cancel_grace_ms);
         config.cleanup_grace_ms = duration("cleanupGraceMs", 0, config.cleanup_grace_ms);
+        config.hook_timeout_ms = duration("hookTimeoutMs", 1, config.hook_timeout_ms);
+        config.hooks = read_hooks(&object);
+        config.owners = read_owners(&object);
+        config.high_risk = read_patterns(&object, "highRisk");
         if let Some(limits) = object.object("limits") {
             config.limits = Limits::read(limits);
         }
@@ -178,6 +201,25 @@ impl Config {
         object.done();
         config
     }
+}
+
+/// The registered kinds, each once and in their own order.
+fn read_hooks(object: &Object<'_>) -> Vec<HookKind> {
+    let mut hooks = Vec::new();
+    let known = |text: &str| match HookKind::from_name(text) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "is {text}; one of {} is expected",
+            HookKind::WORDS.join(", ")
+        )),
+    };
+    let names = object.texts("hooks", HookKind::WORDS.len(), &known);
+    for name in names.unwrap_or_default() {
+        if let Some(kind) = HookKind::from_name(&name) {
+            order::insert(&mut hooks, kind);
+        }
+    }
+    hooks
 }
 
 impl Limits {

@@ -4,7 +4,10 @@
 //! |---|---|
 //! | attempt deadline | END(timeout) |
 //! | ack deadline | message.redelivered; used up: END(unknown, undelivered) |
-//! | cancel grace | step.cancelled |
+//! | hook deadline | hook.verdict(deny), step.failed(denied) |
+//! | human deadline | human.expired; the next level, or the fallback |
+//! | cancel grace | step.cancelled; of a pre-empted attempt END(preempted) |
+//! | claim expiry | claim.expired, END(retryable, lease_lost) |
 //! | cleanup grace | cleanup steps: step.skipped(plan_deadline) or step.timed_out |
 //! | plan deadline | other steps: step.skipped(plan_deadline) or step.timed_out |
 //! | report redelivery | message.redelivered; used up: message.undelivered |
@@ -13,11 +16,15 @@
 
 use crate::draft::Draft;
 use crate::ending::{Ending, decide_end};
+use crate::escalation;
 use crate::event::{
-    Cancelled, Class, Redelivered, SkipReason, Skipped, TimedOut, Undelivered, Which,
+    Cancelled, Class, ExpiredReason, Redelivered, SkipReason, Skipped, TimedOut, Undelivered, Which,
 };
+use crate::hook;
 use crate::id::{attempt_key, report_key};
+use crate::lease;
 use crate::limit::REDELIVERY_MS;
+use crate::message::HookVerdict;
 use crate::state::{Coordination, State, Step, StepState};
 use crate::timer::{Timer, TimerClass};
 
@@ -25,12 +32,9 @@ use crate::timer::{Timer, TimerClass};
 pub(crate) fn decide_timer(state: &State, timer: &Timer, now_ms: u64) -> Vec<Draft> {
     let coordination = state.coordination(&timer.coordination);
     match timer.class {
-        TimerClass::Plan => expire_steps(
-            coordination,
-            false,
-            coordination.plan.deadline_ms,
-            Which::Plan,
-        ),
+        TimerClass::Plan => {
+            expire_steps(coordination, false, coordination.deadline_ms, Which::Plan)
+        }
         TimerClass::CleanupGrace => expire_steps(
             coordination,
             true,
@@ -38,53 +42,80 @@ pub(crate) fn decide_timer(state: &State, timer: &Timer, now_ms: u64) -> Vec<Dra
             Which::Cleanup,
         ),
         TimerClass::Report => vec![redeliver_report(coordination, timer.number, now_ms)],
+        // A plan that waited for its children long enough ends when it settles.
         TimerClass::Slot => Vec::new(),
-        TimerClass::Attempt | TimerClass::Ack | TimerClass::CancelGrace => {
+        TimerClass::CancelGrace if timer.step.is_empty() => Vec::new(),
+        TimerClass::Attempt
+        | TimerClass::Ack
+        | TimerClass::Hook
+        | TimerClass::Human
+        | TimerClass::ClaimExpiry
+        | TimerClass::CancelGrace => {
             let index = coordination
                 .step_index(&timer.step)
                 .expect("a timer names a step");
-            vec![decide_step_timer(
+            decide_step_timer(
+                state,
                 coordination,
                 &coordination.steps[index],
-                timer.class,
+                timer,
                 now_ms,
-            )]
-        }
-    }
-}
-
-fn decide_step_timer(
-    coordination: &Coordination,
-    step: &Step,
-    class: TimerClass,
-    now_ms: u64,
-) -> Draft {
-    match class {
-        TimerClass::Ack => redeliver_step(coordination, step, now_ms),
-        TimerClass::CancelGrace => {
-            let (stop, by) = coordination
-                .stop_of(step)
-                .expect("a grace runs only under a stop");
-            let event = Cancelled {
-                by,
-                grace_used: true,
-                content_digest: None,
-            };
-            Draft::of_step(coordination, step, stop.seq, event)
-        }
-        _ => {
-            let says = format!("no end before the deadline, {}", step.deadline_ms);
-            decide_end(
-                coordination,
-                step,
-                now_ms,
-                Ending::found(Class::Timeout, "timeout", says),
             )
         }
     }
 }
 
-fn redeliver_step(coordination: &Coordination, step: &Step, now_ms: u64) -> Draft {
+fn decide_step_timer(
+    state: &State,
+    coordination: &Coordination,
+    step: &Step,
+    timer: &Timer,
+    now_ms: u64,
+) -> Vec<Draft> {
+    let seq = state.next_seq();
+    match timer.class {
+        TimerClass::Ack => redeliver_step(coordination, step, now_ms, seq),
+        TimerClass::Hook => {
+            let hook = step.hooks.iter().find(|hook| hook.seq == timer.number);
+            let late = HookVerdict::Deny("no answer in time".into());
+            hook.map_or_else(Vec::new, |hook| {
+                hook::answered(
+                    state,
+                    coordination,
+                    step,
+                    hook,
+                    "hook-timeout",
+                    &late,
+                    now_ms,
+                )
+            })
+        }
+        TimerClass::Human => {
+            escalation::expire(state, coordination, step, ExpiredReason::Timeout, now_ms)
+        }
+        TimerClass::ClaimExpiry => lease::decide_expiry(state, coordination, step, now_ms),
+        TimerClass::CancelGrace => {
+            let Some((stop, by)) = coordination.stop_of(step) else {
+                let says = "ended in favour of another step".to_owned();
+                let ending = Ending::found(Class::Preempted, "preempted", says);
+                return decide_end(coordination, step, now_ms, ending, seq);
+            };
+            let event = Cancelled {
+                by,
+                grace_used: true,
+                content_digest: None,
+            };
+            vec![Draft::of_step(coordination, step, stop.seq, event)]
+        }
+        _ => {
+            let says = format!("no end before the deadline, {}", step.deadline_ms);
+            let ending = Ending::found(Class::Timeout, "timeout", says);
+            decide_end(coordination, step, now_ms, ending, seq)
+        }
+    }
+}
+
+fn redeliver_step(coordination: &Coordination, step: &Step, now_ms: u64, seq: u64) -> Vec<Draft> {
     match wait_after(step.delivery) {
         Some(wait_ms) => {
             let key = attempt_key(&coordination.id, &step.id, step.attempt);
@@ -93,16 +124,13 @@ fn redeliver_step(coordination: &Coordination, step: &Step, now_ms: u64) -> Draf
                 delivery: step.delivery + 1,
                 next_due_ms: now_ms + wait_ms,
             };
-            Draft::of_step(coordination, step, step.dispatched_seq, event)
+            let cause = step.dispatched_seq;
+            vec![Draft::of_step(coordination, step, cause, event)]
         }
         None => {
             let says = format!("no ack after {} deliveries", step.delivery);
-            decide_end(
-                coordination,
-                step,
-                now_ms,
-                Ending::found(Class::Unknown, "undelivered", says),
-            )
+            let ending = Ending::found(Class::Unknown, "undelivered", says);
+            decide_end(coordination, step, now_ms, ending, seq)
         }
     }
 }
@@ -149,17 +177,12 @@ fn expire_steps(
             };
             return Draft::of_step(coordination, step, coordination.created_seq, event);
         }
-        let made = if step.state.is_out() {
-            step.attempt
-        } else {
-            step.attempt - 1
-        };
         let event = TimedOut {
             deadline_ms: deadline_ms.unwrap_or_default(),
             which,
-            attempts: made,
+            attempts: step.attempts_made(),
         };
-        let cause = if step.state.is_out() {
+        let cause = if step.is_out() {
             step.dispatched_seq
         } else {
             coordination.created_seq

@@ -3,13 +3,16 @@
 //! Changes nothing. What a step waits for may depend on other coordinations; it is in `explain_wait` and not in
 //! `describe`, so that the digest of a coordination depends on that coordination alone.
 
+use crate::arbitration::OutcomeKind;
 use crate::codec::{canonical, object};
+use crate::contest;
 use crate::digest::sha256_hex;
 use crate::envelope::Priority;
-use crate::event::{Counts, RULES, TerminalReason, TerminalState};
+use crate::event::{Counts, EscalationKind, RULES, TerminalReason, TerminalState};
 use crate::id::report_key;
+use crate::plan::{Fallback, Level};
 use crate::receipt::Head;
-use crate::state::{Coordination, Identity, State, Step, StepState};
+use crate::state::{Coordination, Escalation, Identity, State, Step, StepState};
 
 struct DomainView<'a> {
     v: u32,
@@ -84,6 +87,8 @@ struct CoordinationView<'a> {
     reason: Option<TerminalReason>,
     counts: Counts,
     steps: Vec<StepView<'a>>,
+    escalations: Vec<EscalationView<'a>>,
+    child_plans: &'a [crate::event::Name],
     reports: Vec<ReportView>,
 }
 
@@ -104,6 +109,8 @@ object!(write CoordinationView<'a> {
     "reason": opt reason,
     "counts": req counts,
     "steps": req steps,
+    "escalations": req escalations,
+    "childPlans": req child_plans,
     "reports": req reports,
 });
 
@@ -118,6 +125,9 @@ struct StepView<'a> {
     grace_until_ms: Option<u64>,
     code: Option<&'a str>,
     message: Option<&'a str>,
+    added_by: Option<&'a str>,
+    grants: Vec<GrantView<'a>>,
+    contests: Vec<ContestView<'a>>,
 }
 
 object!(write StepView<'a> {
@@ -131,7 +141,108 @@ object!(write StepView<'a> {
     "graceUntilMs": opt grace_until_ms,
     "code": opt code,
     "message": opt message,
+    "addedBy": opt added_by,
+    "grants": set grants,
+    "contests": set contests,
 });
+
+#[derive(Default, PartialEq)]
+struct GrantView<'a> {
+    resource: &'a str,
+    token: u64,
+    mode: &'a str,
+    since_ms: u64,
+    expires_ms: u64,
+}
+
+object!(write GrantView<'a> {
+    "resource": req resource,
+    "token": req token,
+    "mode": req mode,
+    "sinceMs": req since_ms,
+    "expiresMs": req expires_ms,
+});
+
+#[derive(Default, PartialEq)]
+struct ContestView<'a> {
+    contest_id: &'a str,
+    resource: &'a str,
+    outcome: Option<&'a str>,
+}
+
+object!(write ContestView<'a> {
+    "contestId": req contest_id,
+    "resource": req resource,
+    "outcome": opt outcome,
+});
+
+/// A question that is open, as people and their tools see it.
+#[derive(PartialEq)]
+struct EscalationView<'a> {
+    escalation_id: String,
+    coordination_id: &'a str,
+    step_id: &'a str,
+    attempt: u32,
+    kind: EscalationKind,
+    question: &'a str,
+    digest: &'a str,
+    level: u32,
+    levels: &'a [Level],
+    required: u32,
+    approvals: &'a [String],
+    fallback: Fallback,
+    requested_ms: u64,
+    due_ms: Option<u64>,
+    number: Option<u64>,
+}
+
+object!(write EscalationView<'a> {
+    "escalationId": req escalation_id,
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "attempt": req attempt,
+    "kind": req kind,
+    "question": req question,
+    "digest": req digest,
+    "level": req level,
+    "levels": req levels,
+    "required": req required,
+    "approvals": req approvals,
+    "fallback": req fallback,
+    "requestedMs": req requested_ms,
+    "dueMs": opt due_ms,
+    "number": opt number,
+});
+
+fn escalation_view<'a>(
+    live: &'a Coordination,
+    step: &'a Step,
+    open: &'a Escalation,
+) -> EscalationView<'a> {
+    let human = live.human();
+    EscalationView {
+        escalation_id: format!("e{}", open.seq),
+        coordination_id: &live.id,
+        step_id: &step.id,
+        attempt: step.attempt,
+        kind: open.kind,
+        question: &open.question,
+        digest: &open.digest,
+        level: open.level,
+        levels: human.map_or(&[], |human| &human.levels),
+        required: human.map_or(1, |human| human.required_approvals),
+        approvals: &open.approvals,
+        fallback: human.map_or(Fallback::Deny, |human| human.fallback),
+        requested_ms: open.at_ms,
+        due_ms: open.due_ms,
+        number: open.number,
+    }
+}
+
+/// An open question as canonical JSON.
+pub(crate) fn escalation(live: &Coordination, step: &Step, open: &Escalation) -> String {
+    canonical(&escalation_view(live, step, open))
+}
 
 struct ReportView {
     key: String,
@@ -216,7 +327,7 @@ fn coordination_view(live: &Coordination) -> CoordinationView<'_> {
         plan_digest: &live.plan_digest,
         created_seq: live.created_seq,
         created_at_ms: live.created_ms,
-        deadline_ms: live.plan.deadline_ms,
+        deadline_ms: live.deadline_ms,
         priority: live.plan.priority,
         retries_used: live.retries_used,
         retry_budget: live.plan.failure_policy.retry_budget,
@@ -228,12 +339,18 @@ fn coordination_view(live: &Coordination) -> CoordinationView<'_> {
             .iter()
             .map(|step| step_view(live, step))
             .collect(),
+        escalations: live
+            .steps
+            .iter()
+            .filter_map(|step| Some(escalation_view(live, step, step.escalation.as_ref()?)))
+            .collect(),
+        child_plans: &live.child_plans,
         reports: live.reports.iter().map(report).collect(),
     }
 }
 
 fn step_view<'a>(live: &Coordination, step: &'a Step) -> StepView<'a> {
-    let out = step.state.is_out();
+    let out = step.is_out();
     StepView {
         step_id: &step.id,
         target_session: &step.session,
@@ -250,6 +367,27 @@ fn step_view<'a>(live: &Coordination, step: &'a Step) -> StepView<'a> {
             .map(|(stop, _)| stop.grace_until_ms),
         code: step.code.as_deref(),
         message: step.message.as_deref(),
+        added_by: step.added_by.as_deref(),
+        grants: step
+            .grants
+            .iter()
+            .map(|grant| GrantView {
+                resource: &grant.resource,
+                token: grant.token,
+                mode: grant.mode.name(),
+                since_ms: grant.since_ms,
+                expires_ms: grant.expires_ms,
+            })
+            .collect(),
+        contests: step
+            .contests
+            .iter()
+            .map(|contest| ContestView {
+                contest_id: &contest.detected.contest_id,
+                resource: &contest.detected.resource,
+                outcome: contest.outcome.map(OutcomeKind::name),
+            })
+            .collect(),
     }
 }
 
@@ -276,7 +414,85 @@ struct Wait<'a> {
     due_ms: Option<u64>,
     session: Option<&'a str>,
     in_flight: Option<u64>,
+    hook_id: Option<String>,
+    escalation_id: Option<String>,
+    resources: Vec<ResourceView<'a>>,
     text: String,
+}
+
+/// A resource that a step waits for.
+#[derive(Default, PartialEq)]
+struct ResourceView<'a> {
+    resource: &'a str,
+    /// How many come before it, and itself.
+    place: u64,
+    holders: Vec<HolderView<'a>>,
+}
+
+object!(write ResourceView<'a> {
+    "resource": req resource,
+    "place": req place,
+    "holders": req holders,
+});
+
+#[derive(Default, PartialEq)]
+struct HolderView<'a> {
+    coordination_id: &'a str,
+    step_id: &'a str,
+    session: &'a str,
+    token: u64,
+    since_ms: u64,
+    expires_ms: u64,
+}
+
+object!(write HolderView<'a> {
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "session": req session,
+    "token": req token,
+    "sinceMs": req since_ms,
+    "expiresMs": req expires_ms,
+});
+
+/// Who holds what a step waits for, since when, and its place in the order.
+fn claim_wait<'a>(state: &'a State, live: &Coordination, step: &'a Step) -> Wait<'a> {
+    let mut text = Vec::new();
+    let mut resources = Vec::new();
+    for claim in &step.def.claims {
+        let claims = &state.index.claims;
+        let waiter = claims.waiter(live, step, claim);
+        let place = claims.place_of(&claim.resource, &waiter) as u64 + 1;
+        let holders: Vec<HolderView<'_>> = contest::holders_of(state, live, step, claim)
+            .into_iter()
+            .map(|(other, holder, grant)| HolderView {
+                coordination_id: &other.id,
+                step_id: &holder.id,
+                session: &holder.session,
+                token: grant.token,
+                since_ms: grant.since_ms,
+                expires_ms: grant.expires_ms,
+            })
+            .collect();
+        let held = match holders.first() {
+            Some(first) => format!(
+                "held by {} of {} in session {} since {}",
+                first.step_id, first.coordination_id, first.session, first.since_ms
+            ),
+            None => "free".to_owned(),
+        };
+        text.push(format!("{} ({held}; place {place})", claim.resource));
+        resources.push(ResourceView {
+            resource: &claim.resource,
+            place,
+            holders,
+        });
+    }
+    Wait {
+        kind: "claim",
+        resources,
+        text: format!("waits for {}", text.join(", ")),
+        ..Wait::default()
+    }
 }
 
 object!(write Wait<'a> {
@@ -285,6 +501,9 @@ object!(write Wait<'a> {
     "dueMs": opt due_ms,
     "session": opt session,
     "inFlight": opt in_flight,
+    "hookId": opt hook_id,
+    "escalationId": opt escalation_id,
+    "resources": set resources,
     "text": req text,
 });
 
@@ -302,7 +521,7 @@ pub(crate) fn explain_wait(state: &State, id: &str, step_id: &str) -> Option<Str
     }))
 }
 
-fn wait_of<'a>(state: &State, live: &'a Coordination, step: &'a Step) -> Wait<'a> {
+fn wait_of<'a>(state: &'a State, live: &'a Coordination, step: &'a Step) -> Wait<'a> {
     let slots = &state.index.slots;
     match step.state {
         StepState::Pending => {
@@ -360,6 +579,36 @@ fn wait_of<'a>(state: &State, live: &'a Coordination, step: &'a Step) -> Wait<'a
                 kind: "slot",
                 in_flight: Some(slots.in_flight()),
                 text,
+                ..Wait::default()
+            }
+        }
+        StepState::WaitingClaim => claim_wait(state, live, step),
+        StepState::WaitingHook => {
+            let hook = step.hooks.first();
+            let due_ms = hook.map(|hook| hook.due_ms);
+            Wait {
+                kind: "hook",
+                due_ms,
+                hook_id: hook.map(|hook| format!("h{}", hook.seq)),
+                text: format!(
+                    "waits for the hooks, at the latest until {}",
+                    due_ms.unwrap_or_default()
+                ),
+                ..Wait::default()
+            }
+        }
+        StepState::WaitingHuman => {
+            let open = step.escalation.as_ref();
+            let due_ms = open.and_then(|open| open.due_ms).or(live.deadline_ms);
+            Wait {
+                kind: "human",
+                due_ms,
+                escalation_id: open.map(|open| format!("e{}", open.seq)),
+                text: format!(
+                    "waits for a person, at the latest until {}: {}",
+                    due_ms.unwrap_or_default(),
+                    open.map_or("", |open| &open.question)
+                ),
                 ..Wait::default()
             }
         }

@@ -2,11 +2,54 @@
 //!
 //! Which step it is, [`crate::slot`] knows; what message leaves, [`crate::effect`].
 
+use crate::claim::Token;
+use crate::contest;
 use crate::draft::Draft;
 use crate::envelope::DeliveryMode;
 use crate::event::{Dispatched, TimedOut, Which};
-use crate::message::LANE_CONTROL;
-use crate::state::{Coordination, State, Step};
+use crate::hook;
+use crate::message::{HookKind, LANE_CONTROL};
+use crate::state::{Coordination, State, Step, StepState};
+use crate::waiters::Place;
+
+/// A slot is free for a step: the hooks are asked, or it goes on. Where it waits for a resource and it is not its turn,
+/// the place, if there is one, of the step whose turn it is.
+pub(crate) fn decide_slot(
+    state: &State,
+    coordination: &Coordination,
+    step: &Step,
+    now_ms: u64,
+) -> Result<Vec<Draft>, Option<Place>> {
+    if step.state == StepState::WaitingClaim {
+        return contest::retry(state, coordination, step, now_ms);
+    }
+    let late = coordination.attempt_deadline_ms(step, now_ms) <= now_ms;
+    if !late && !step.cleared && hook::is_registered(state, HookKind::BeforeDispatch) {
+        return Ok(vec![hook::ask_dispatch(state, coordination, step, now_ms)]);
+    }
+    Ok(go_on(state, coordination, step, now_ms, state.next_seq()))
+}
+
+/// Nothing but its claims holds the step back. `seq` is the number of the first record.
+pub(crate) fn go_on(
+    state: &State,
+    coordination: &Coordination,
+    step: &Step,
+    now_ms: u64,
+    seq: u64,
+) -> Vec<Draft> {
+    let late = coordination.attempt_deadline_ms(step, now_ms) <= now_ms;
+    if late || step.def.claims.is_empty() {
+        return vec![decide_dispatch(
+            state,
+            coordination,
+            step,
+            now_ms,
+            Vec::new(),
+        )];
+    }
+    contest::meet(state, coordination, step, now_ms, seq)
+}
 
 /// The record that sends a step out.
 pub(crate) fn decide_dispatch(
@@ -14,6 +57,7 @@ pub(crate) fn decide_dispatch(
     coordination: &Coordination,
     step: &Step,
     now_ms: u64,
+    tokens: Vec<Token>,
 ) -> Draft {
     let deadline_ms = coordination.attempt_deadline_ms(step, now_ms);
     if deadline_ms <= now_ms {
@@ -26,7 +70,7 @@ pub(crate) fn decide_dispatch(
         let event = TimedOut {
             deadline_ms,
             which,
-            attempts: step.attempt - 1,
+            attempts: step.attempts_made(),
         };
         return Draft::of_step(coordination, step, coordination.created_seq, event);
     }
@@ -44,6 +88,7 @@ pub(crate) fn decide_dispatch(
         ack_deadline_ms: ack_timeout_ms
             .filter(|_| redelivered)
             .map(|wait_ms| now_ms + wait_ms),
+        tokens,
         payload_digest: step.def.payload_digest(),
     };
     Draft::of_step(coordination, step, step.ready_seq, event)

@@ -2,6 +2,7 @@
 //!
 //! Does not know plans or states; whether an envelope may be said now is decided in `step.rs`.
 
+use crate::claim::Token;
 use crate::codec::{self, Write, object, words};
 use crate::id::{check_bytes, check_digest, check_id, check_session};
 use crate::limit;
@@ -17,6 +18,8 @@ pub enum Intent {
     Report,
     /// End the plan or a step.
     Cancel,
+    /// A question to a person.
+    Escalate,
     /// The attempt was taken up.
     Ack,
 }
@@ -143,6 +146,16 @@ pub enum Outcome {
     },
 }
 
+/// A question to a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Identifies the question within its attempt.
+    pub number: u64,
+    /// What is asked; 1 byte to 1 KiB.
+    pub text: String,
+}
+
 /// One instruction between agents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -197,6 +210,12 @@ pub struct Envelope {
     /// In a cancel why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// In an escalate what is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
+    /// In an execute that leaves QM2 the fencing tokens of what the step holds; coming in empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
 }
 
 /// The members that make the content of an input; what is not here is not part of its identity.
@@ -204,6 +223,7 @@ struct Content<'a> {
     source_session: &'a str,
     target_session: &'a str,
     outcome: Option<&'a Outcome>,
+    question: Option<&'a Question>,
     content_type: Option<&'a String>,
     payload: Option<&'a String>,
     payload_ref: Option<&'a PayloadRef>,
@@ -217,6 +237,7 @@ object!(write Content<'a> {
     "sourceSession": req source_session,
     "targetSession": req target_session,
     "outcome": opt outcome,
+    "question": opt question,
     "contentType": opt content_type,
     "payload": opt payload,
     "payloadRef": opt payload_ref,
@@ -226,7 +247,7 @@ object!(write Content<'a> {
     "extensions": req extensions,
 });
 
-words!(Intent { Execute = "execute", Report = "report", Cancel = "cancel", Ack = "ack", });
+words!(Intent { Execute = "execute", Report = "report", Cancel = "cancel", Escalate = "escalate", Ack = "ack", });
 words!(Priority { Low = "low", Normal = "normal", High = "high", Critical = "critical", });
 words!(DeliveryMode { BestEffort = "best_effort", AtLeastOnce = "at_least_once", });
 words!(FailureClass { Retryable = "retryable", Permanent = "permanent", Unknown = "unknown", });
@@ -237,6 +258,7 @@ object!(Trace {
     "traceparent": opt traceparent,
 });
 object!(PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
+object!(Question { "number": req number, "text": req text, });
 object!(Extension { "name": req name, "text": req text, });
 
 impl Write for Outcome {
@@ -275,7 +297,10 @@ impl Envelope {
         match &self.outcome {
             Some(Outcome::Completed | Outcome::Failed { .. }) => "end".into(),
             Some(Outcome::Progress { number }) => format!("progress:{number}"),
-            None => String::new(),
+            None => match &self.question {
+                Some(question) => format!("escalate:{}", question.number),
+                None => String::new(),
+            },
         }
     }
 
@@ -284,6 +309,7 @@ impl Envelope {
             source_session: &self.source_session,
             target_session: &self.target_session,
             outcome: self.outcome.as_ref(),
+            question: self.question.as_ref(),
             content_type: self.content_type.as_ref(),
             payload: self.payload.as_ref(),
             payload_ref: self.payload_ref.as_ref(),
@@ -377,6 +403,26 @@ impl Envelope {
         if let Some(reason) = &self.reason {
             check_bytes(reason, 0, limit::TEXT_BYTES_MAX)
                 .map_err(|says| ("reason".to_owned(), says))?;
+        }
+        if (self.intent == Intent::Escalate) != self.question.is_some() {
+            return no("question", "goes with an escalate and with nothing else");
+        }
+        if let Some(question) = &self.question {
+            check_integer(question.number).map_err(|says| ("question.number".to_owned(), says))?;
+            check_bytes(&question.text, 1, limit::TEXT_BYTES_MAX)
+                .map_err(|says| ("question.text".to_owned(), says))?;
+        }
+        if !self.tokens.is_empty() {
+            return no("tokens", "do not come in; they go with a dispatch");
+        }
+        if self.intent == Intent::Execute && self.parent_step_id.is_none() {
+            return no(
+                "parentStepId",
+                "is absent; a running step adds steps under itself",
+            );
+        }
+        if self.intent == Intent::Execute && self.attempt != Some(1) {
+            return no("attempt", "is not 1, the first attempt of a new step");
         }
         match &self.outcome {
             Some(Outcome::Failed { code, message, .. }) => {

@@ -2,12 +2,14 @@
 //!
 //! Does not know when an event happens or what it does; see [`crate::machine`] and `apply.rs`.
 
+use crate::arbitration::{Contender, OutcomeKind, Policy, Stage, Strategy};
+use crate::claim::{Mode, Region, Token};
 use crate::codec::{self, Input, Malformed, Read, Write, object, words};
 use crate::config::Config;
 use crate::digest::sha256_hex;
-use crate::envelope::{DeliveryMode, Intent, PayloadRef, Priority, Trace};
-use crate::message::{Caller, Role};
-use crate::plan::Plan;
+use crate::envelope::{DeliveryMode, PayloadRef, Priority, Trace};
+use crate::message::{Caller, HookKind, HumanVerdict, Role};
+use crate::plan::{Fallback, Level, Plan, Step};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub enum Class {
     Timeout,
     /// What ran the attempt is gone.
     HostLost,
+    /// It was ended in favour of another step.
+    Preempted,
 }
 
 /// Which deadline passed.
@@ -55,6 +59,8 @@ pub enum CancelledBy {
     Cancel,
     /// The plan's failure policy.
     FailFast,
+    /// What the plan belongs to ended.
+    Parent,
 }
 
 /// Why a step was skipped.
@@ -81,6 +87,8 @@ pub enum TerminalState {
     Partial,
     /// Nothing was done, or the plan was stopped.
     Failed,
+    /// A question to a person was still open at the plan's deadline.
+    Escalated,
 }
 
 /// Why a coordination did not end in success.
@@ -89,12 +97,67 @@ pub enum TerminalState {
 pub enum TerminalReason {
     /// A cancel of the whole plan.
     Cancelled,
+    /// A question to a person was not answered.
+    Unanswered,
     /// The plan's failure policy.
     FailFast,
     /// The plan's deadline.
     PlanDeadline,
     /// Steps that failed.
     StepsFailed,
+}
+
+/// Why grants were given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseReason {
+    /// The attempt ended.
+    Ended,
+    /// The step gave them back.
+    Released,
+    /// The attempt was ended in favour of another step.
+    Preempted,
+}
+
+/// What a question to a person is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EscalationKind {
+    /// A hook wants a person to look at it.
+    Review,
+    /// A contest that no rule decides.
+    Conflict,
+    /// A step that failed and may not be retried any more.
+    Exhausted,
+    /// An attempt of which nobody knows whether its effect happened.
+    UnknownEffect,
+    /// What an agent wants to know.
+    Question,
+}
+
+/// Why a question, or one level of it, is over without a final answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiredReason {
+    /// Nobody answered in time.
+    Timeout,
+    /// It did not reach its person.
+    Unreachable,
+    /// The plan's deadline came first.
+    Unanswered,
+    /// The step ended.
+    Voided,
+}
+
+/// What a contender got, as the ledger says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its step; of the coordination of the line.
+    pub step_id: String,
+    /// What it got.
+    pub outcome: OutcomeKind,
+    /// Its place, from 1; 0 where it has none.
+    pub order: u32,
 }
 
 /// Steps by the way they ended.
@@ -119,18 +182,40 @@ words!(Class {
     Unknown = "unknown",
     Timeout = "timeout",
     HostLost = "host_lost",
+    Preempted = "preempted",
 });
 words!(Which { Attempt = "attempt", Plan = "plan", Cleanup = "cleanup", });
-words!(CancelledBy { Cancel = "cancel", FailFast = "fail_fast", });
+words!(CancelledBy { Cancel = "cancel", FailFast = "fail_fast", Parent = "parent", });
+words!(ReleaseReason { Ended = "ended", Released = "released", Preempted = "preempted", });
+words!(EscalationKind {
+    Review = "review",
+    Conflict = "conflict",
+    Exhausted = "exhausted",
+    UnknownEffect = "unknown_effect",
+    Question = "question",
+});
+words!(ExpiredReason {
+    Timeout = "timeout",
+    Unreachable = "unreachable",
+    Unanswered = "unanswered",
+    Voided = "voided",
+});
+object!(Outcome { "stepId": req step_id, "outcome": req outcome, "order": req order, });
 words!(SkipReason {
     Condition = "condition",
     UpstreamFailed = "upstream_failed",
     FailFast = "fail_fast",
     PlanDeadline = "plan_deadline",
 });
-words!(TerminalState { Success = "success", Partial = "partial", Failed = "failed", });
+words!(TerminalState {
+    Success = "success",
+    Partial = "partial",
+    Failed = "failed",
+    Escalated = "escalated",
+});
 words!(TerminalReason {
     Cancelled = "cancelled",
+    Unanswered = "unanswered",
     FailFast = "fail_fast",
     PlanDeadline = "plan_deadline",
     StepsFailed = "steps_failed",
@@ -219,6 +304,15 @@ events! {
         /// Who submitted it.
         "caller": req caller: Caller,
     }
+    /// A running step added a step under itself. The line is that of the new step.
+    Added = "step.added" {
+        /// The new step, with its defaults filled in.
+        "step": req step: Step,
+        /// The session that added it and is told of its end.
+        "sourceSession": req source_session: String,
+        /// SHA-256 over the content of the envelope.
+        "contentDigest": req content_digest: String,
+    }
     /// An attempt went out.
     Dispatched = "step.dispatched" {
         /// Lane of the message.
@@ -233,6 +327,8 @@ events! {
         "deadlineMs": req deadline_ms: u64,
         /// When its ack is due; absent for best_effort.
         "ackDeadlineMs": opt ack_deadline_ms: Option<u64>,
+        /// What it holds, in the order of the resources' names.
+        "tokens": req tokens: Vec<Token>,
         /// SHA-256 over the step's payload.
         "payloadDigest": req payload_digest: String,
     }
@@ -266,7 +362,7 @@ events! {
         "payloadRef": opt payload_ref: Option<PayloadRef>,
         /// SHA-256 over the content of the envelope.
         "contentDigest": req content_digest: String,
-        /// `report`.
+        /// `report`, or `answer` where a person said that it happened.
         "by": req by: String,
     }
     /// The step failed for good.
@@ -334,6 +430,156 @@ events! {
         /// The dependencies that can no longer fire.
         "dependsOn": req depends_on: Vec<String>,
     }
+    /// A step got a resource. The number of this record is the fencing token.
+    Granted = "claim.granted" {
+        /// The resource.
+        "resource": req resource: String,
+        /// How.
+        "mode": req mode: Mode,
+        /// The session that holds it.
+        "session": req session: String,
+        /// How long it is held without progress or renewal.
+        "leaseMs": req lease_ms: u64,
+        /// When it ends.
+        "expiresMs": req expires_ms: u64,
+        /// Number of the step's first conflict.detected or claim.granted record.
+        "claimNumber": req claim_number: u64,
+        /// What the work is based on.
+        "baseVersion": opt base_version: Option<String>,
+        /// Which parts; absent for all of it.
+        "regions": set regions: Vec<Region>,
+    }
+    /// Leases began anew.
+    Renewed = "claim.renewed" {
+        /// Their tokens, ascending.
+        "tokens": req tokens: Vec<u64>,
+        /// When they end.
+        "expiresMs": req expires_ms: u64,
+    }
+    /// Grants were given back.
+    Released = "claim.released" {
+        /// Their tokens, ascending.
+        "tokens": req tokens: Vec<u64>,
+        /// Why.
+        "reason": req reason: ReleaseReason,
+    }
+    /// A lease ran out.
+    Expired = "claim.expired" {
+        /// Token of the grant.
+        "token": req token: u64,
+        /// The resource.
+        "resource": req resource: String,
+    }
+    /// A claim met another one. With everything that the decision needs.
+    Detected = "conflict.detected" {
+        /// `c` and the number of this record.
+        "contestId": req contest_id: String,
+        /// The resource of the newcomer's claim.
+        "resource": req resource: String,
+        /// The newcomer.
+        "contenders": req contenders: Vec<Contender>,
+        /// Whom it overlaps: at most 16 grants, and the first of those that wait, which has no token.
+        "holders": req holders: Vec<Contender>,
+        /// What decides here.
+        "policy": req policy: Policy,
+    }
+    /// A contest was decided.
+    Resolved = "conflict.resolved" {
+        /// Which.
+        "contestId": req contest_id: String,
+        /// The rule that decided.
+        "stage": req stage: Stage,
+        /// The strategy in force.
+        "strategy": req strategy: Strategy,
+        /// What the newcomer got.
+        "outcomes": req outcomes: Vec<Outcome>,
+        /// A sentence for people.
+        "reason": req reason: String,
+    }
+    /// Hooks were asked.
+    HookRequested = "hook.requested" {
+        /// `h` and the number of this record.
+        "hookId": req hook_id: String,
+        /// The kind.
+        "kind": req kind: HookKind,
+        /// SHA-256 over what they are asked about.
+        "subjectDigest": req subject_digest: String,
+        /// When no answer counts as deny.
+        "dueMs": req due_ms: u64,
+    }
+    /// Hooks answered, or were too late.
+    HookAnswered = "hook.verdict" {
+        /// Which request.
+        "hookId": req hook_id: String,
+        /// The handler that decided.
+        "handler": req handler: String,
+        /// `no_opinion`, `deny` or `review`.
+        "verdict": req verdict: String,
+        /// Why.
+        "reason": opt reason: Option<String>,
+    }
+    /// A person is needed.
+    Escalated = "coordination.escalated" {
+        /// `e` and the number of this record.
+        "escalationId": req escalation_id: String,
+        /// What it is about.
+        "kind": req kind: EscalationKind,
+        /// The question.
+        "question": req question: String,
+        /// SHA-256 over what is decided; an answer must name it.
+        "digest": req digest: String,
+        /// Who is asked, level by level.
+        "levels": req levels: Vec<Level>,
+        /// Number that the agent gave its question.
+        "number": opt number: Option<u64>,
+        /// Of an attempt that ended the class of its failure.
+        "class": opt class: Option<Class>,
+        /// Its code.
+        "code": opt code: Option<String>,
+        /// Its sentence.
+        "message": opt message: Option<String>,
+        /// SHA-256 over the content of the envelope, where there was one.
+        "contentDigest": opt content_digest: Option<String>,
+    }
+    /// The people of a level were asked.
+    HumanRequested = "human.requested" {
+        /// Which question.
+        "escalationId": req escalation_id: String,
+        /// The level, from 1.
+        "level": req level: u32,
+        /// Role that an answer needs.
+        "minRole": req min_role: Role,
+        /// Approvals that are needed, over all levels.
+        "required": req required: u32,
+        /// When the level is over.
+        "dueMs": req due_ms: u64,
+    }
+    /// A person answered.
+    HumanDecided = "human.decided" {
+        /// Which question.
+        "escalationId": req escalation_id: String,
+        /// Who.
+        "actor": req actor: String,
+        /// In which role.
+        "role": req role: Role,
+        /// What.
+        "verdict": req verdict: HumanVerdict,
+        /// The words that go with it.
+        "text": opt text: Option<String>,
+        /// Whether this ends the question.
+        "final": req is_final: bool,
+    }
+    /// A question, or a level of it, is over without a final answer.
+    HumanExpired = "human.expired" {
+        /// Which question.
+        "escalationId": req escalation_id: String,
+        /// The level.
+        "level": req level: u32,
+        /// What happens instead of an answer, where no level is left.
+        "fallback": opt fallback: Option<Fallback>,
+        /// Why.
+        "reason": req reason: ExpiredReason,
+    }
     /// A message went out again under its key.
     Redelivered = "message.redelivered" {
         /// Its key.
@@ -381,8 +627,8 @@ events! {
     }
     /// An input came after the end of its attempt. The line carries the attempt that the input named.
     InputLate = "input.late" {
-        /// Its intent.
-        "intent": req intent: Intent,
+        /// Its intent; `answer` for a person's answer.
+        "intent": req intent: String,
         /// Its part.
         "part": req part: String,
         /// Who said it.
@@ -398,8 +644,8 @@ events! {
     }
     /// An input on a known step was refused.
     InputRejected = "input.rejected" {
-        /// Its intent.
-        "intent": req intent: Intent,
+        /// Its intent; `answer` for a person's answer.
+        "intent": req intent: String,
         /// Its part.
         "part": req part: String,
         /// Who said it.

@@ -16,7 +16,8 @@ pub fn check_id(text: &str) -> Result<(), String> {
     {
         None => Ok(()),
         Some(c) => Err(format!(
-            "has {c:?}; only A-Z, a-z, 0-9, '.', '_' and '-' are allowed"
+            "has '{}'; only A-Z, a-z, 0-9, '.', '_' and '-' are allowed",
+            shown(c)
         )),
     }
 }
@@ -30,8 +31,19 @@ pub fn check_session(text: &str) -> Result<(), String> {
     match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
         None => Ok(()),
         Some(c) => Err(format!(
-            "has {c:?}; spaces and control characters are not allowed"
+            "has '{}'; spaces and control characters are not allowed",
+            shown(c)
         )),
+    }
+}
+
+/// A character for a sentence, on one line. Not `{:?}`, whose tables of what can be printed are kilobytes of the component.
+fn shown(c: char) -> String {
+    let plain = c == ' ' || !(c.is_control() || c.is_whitespace() || matches!(c, '\'' | '\\'));
+    if plain {
+        c.to_string()
+    } else {
+        c.escape_default().to_string()
     }
 }
 
@@ -81,6 +93,16 @@ pub fn split_attempt_key(key: &str) -> Option<(&str, &str, u32)> {
     Some((coordination_id, step_id, attempt.parse().ok()?))
 }
 
+/// The record that the id of a contest (`c`), hook request (`h`) or question (`e`) names.
+#[must_use]
+pub fn split_number(id: &str, letter: char) -> Option<u64> {
+    let digits = id.strip_prefix(letter)?;
+    if digits.starts_with(['0', '+']) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
 /// Key of a report to an owner, from the number of the reported record.
 #[must_use]
 pub fn report_key(seq: u64) -> String {
@@ -90,11 +112,7 @@ pub fn report_key(seq: u64) -> String {
 /// The record that a report's key names.
 #[must_use]
 pub fn split_report_key(key: &str) -> Option<u64> {
-    let digits = key.strip_prefix("report:")?;
-    if digits.starts_with(['0', '+']) {
-        return None;
-    }
-    digits.parse().ok()
+    split_number(key.strip_prefix("report")?, ':')
 }
 
 #[cfg(test)]

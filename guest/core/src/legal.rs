@@ -3,12 +3,19 @@
 //! A ledger whose chain holds but that says something impossible was written by other rules, or by somebody who could
 //! compute hashes. Either way this component must not follow it.
 
-use crate::event::{Event, RULES, Record, SkipReason, Which};
-use crate::id::{attempt_key, split_attempt_key, split_report_key};
+use crate::apply::ANSWER;
+use crate::arbitration::{OutcomeKind, Stage};
+use crate::claim::Token;
+use crate::contest;
+use crate::digest::sha256_hex;
+use crate::event::{Detected, EscalationKind, Event, RULES, Record, Resolved, SkipReason, Which};
+use crate::hook;
+use crate::id::{attempt_key, split_attempt_key, split_number, split_report_key};
 use crate::limit::{FREE_RETRIES_MAX, KEPT_INPUTS_AN_ATTEMPT_MAX};
+use crate::message::{HookKind, HumanVerdict};
 use crate::receipt::LedgerFaultKind;
 use crate::settle::decide_terminal;
-use crate::state::{Coordination, State, Step, StepState};
+use crate::state::{Coordination, State, Step, StepHook, StepState};
 
 /// Why a record is not allowed.
 pub(crate) type Objection = (LedgerFaultKind, String);
@@ -71,7 +78,7 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
     let id = record.coordination_id.as_deref().unwrap_or_default();
     let Some(coordination) = state.live.get(id) else {
         return no(format!(
-            "{type_name} of {id:?}, which is no live coordination"
+            "{type_name} of '{id}', which is no live coordination"
         ));
     };
     check_live(state, coordination, record)
@@ -87,12 +94,13 @@ fn check_live(
         None => None,
         Some(step_id) => match coordination.step_index(step_id) {
             Some(index) => Some(&coordination.steps[index]),
+            None if matches!(record.event, Event::Added(_)) => None,
             None => return no(format!("{step_id} is no step of {}", coordination.id)),
         },
     };
     match (&record.event, step) {
         (Event::Terminal(_), None) => {
-            let due = decide_terminal(coordination).map(|draft| draft.event);
+            let due = decide_terminal(coordination, record.at_ms).map(|draft| draft.event);
             need(due.as_ref() == Some(&record.event), || {
                 "ends a coordination that is not at its end, or not like this".into()
             })
@@ -108,6 +116,15 @@ fn check_live(
             need(open, || {
                 format!("cancels {}, which is final or being ended", step.id)
             })
+        }
+        (Event::Added(data), None) => {
+            let parent = data.step.parent_step_id.as_deref();
+            let parent = parent.and_then(|parent| coordination.step_index(parent));
+            let runs = parent.is_some_and(|parent| coordination.steps[parent].is_out());
+            need(
+                runs && record.step_id.as_deref() == Some(&data.step.step_id),
+                || format!("adds {} under a step that does not run", data.step.step_id),
+            )
         }
         (Event::Undelivered(data), None) => check_report(coordination, &data.key, data.deliveries),
         (Event::Redelivered(data), None) => {
@@ -137,10 +154,22 @@ fn check_step(
     let attempt = record.attempt.unwrap_or_default();
     if matches!(record.event, Event::InputLate(_)) {
         let kept = step.kept(attempt).late;
-        let ended = attempt >= 1
-            && (attempt < step.attempt || attempt == step.attempt && step.state.is_final());
+        let answer = matches!(&record.event, Event::InputLate(data) if data.intent == ANSWER);
+        let over = step.escalation.is_some() && step.ended.len() >= attempt as usize;
+        let ended = answer
+            || over
+            || attempt >= 1
+                && (attempt < step.attempt || attempt == step.attempt && step.state.is_final());
         return need(ended && kept < KEPT_INPUTS_AN_ATTEMPT_MAX, || {
             format!("attempt {attempt} has not ended")
+        });
+    }
+    if let Event::Released(data) = &record.event {
+        let held = |token: &u64| step.grants.iter().any(|grant| grant.token == *token);
+        let known = !data.tokens.is_empty() && data.tokens.iter().all(held);
+        let rest = step.is_out() || data.tokens.len() == step.grants.len();
+        return need(known && rest && attempt <= step.attempt, || {
+            format!("gives back what {} does not hold", step.id)
         });
     }
     need(attempt == step.attempt, || {
@@ -152,26 +181,36 @@ fn check_step(
     let allowed = match &record.event {
         Event::Dispatched(data) => {
             let now_ms = record.at_ms;
-            step.state.is_candidate()
+            (step.state.is_candidate() || step.state == StepState::WaitingClaim)
                 && step.ready_ms <= now_ms
                 && !state.index.slots.is_full()
                 && state.index.slots.session_has_room(&step.session)
                 && (step.def.cleanup || !coordination.is_stopping())
                 && data.deadline_ms == coordination.attempt_deadline_ms(step, now_ms)
+                && holds_all(step, &data.tokens)
         }
         Event::Acknowledged(_) => step.state == StepState::Dispatched,
-        Event::Progress(_) => step.state.is_out(),
+        Event::Progress(_) => step.is_out(),
+        Event::Completed(data) if data.by == ANSWER => step.state == StepState::WaitingHuman,
         Event::Completed(data) => {
-            step.state.is_out() && data.implicit_ack == (step.state == StepState::Dispatched)
+            step.is_out() && data.implicit_ack == (step.state == StepState::Dispatched)
         }
-        Event::Failed(_) => step.state.is_out() && coordination.stop_of(step).is_none(),
-        Event::TimedOut(data) => match data.which {
-            Which::Attempt => step.state.is_out(),
-            Which::Plan => !step.def.cleanup && (step.state.is_out() || step.state.is_candidate()),
-            Which::Cleanup => {
-                step.def.cleanup && (step.state.is_out() || step.state.is_candidate())
+        Event::Failed(data) if !step.is_out() => {
+            // Only what hooks, people and contests refuse fails without having run.
+            let refused = matches!(data.code.as_str(), "denied" | "conflict_unresolved");
+            let asked = step.state == StepState::WaitingHuman;
+            let met = step.state == StepState::WaitingClaim || step.state == StepState::WaitingHook;
+            asked || refused && met
+        }
+        Event::Failed(_) => coordination.stop_of(step).is_none(),
+        Event::TimedOut(data) => {
+            let begun = !step.state.is_final() && step.state != StepState::Pending;
+            match data.which {
+                Which::Attempt => step.is_out() || step.state == StepState::WaitingHuman,
+                Which::Plan => !step.def.cleanup && begun,
+                Which::Cleanup => step.def.cleanup && begun,
             }
-        },
+        }
         Event::RetryScheduled(data) => {
             let budget = coordination.plan.failure_policy.retry_budget;
             let left = budget.saturating_sub(coordination.retries_used);
@@ -183,7 +222,7 @@ fn check_step(
             let in_time = coordination
                 .retry_limit_ms(step)
                 .is_none_or(|limit_ms| data.due_ms < limit_ms);
-            step.state.is_out()
+            step.is_out()
                 && within
                 && in_time
                 && data.next_attempt == step.attempt + 1
@@ -193,7 +232,7 @@ fn check_step(
             let stopped = coordination
                 .stop_of(step)
                 .is_some_and(|(_, by)| by == data.by);
-            stopped && !step.state.is_final() && data.grace_used == step.state.is_out()
+            stopped && !step.state.is_final() && data.grace_used == step.is_out()
         }
         Event::Skipped(data) => match data.reason {
             SkipReason::Condition | SkipReason::UpstreamFailed => {
@@ -201,7 +240,7 @@ fn check_step(
                 index.is_some_and(|index| coordination.skippable.contains(&index))
             }
             SkipReason::FailFast => {
-                let idle = !step.state.is_final() && !step.state.is_out();
+                let idle = !step.state.is_final() && !step.is_out();
                 idle && coordination.trip.is_some() && !step.def.cleanup
             }
             SkipReason::PlanDeadline => step.state == StepState::Pending,
@@ -213,6 +252,86 @@ fn check_step(
                 && data.key == key
                 && data.delivery == step.delivery + 1
         }
+        Event::Granted(data) => {
+            let wanted = |claim: &crate::claim::Claim| {
+                claim.resource == data.resource && claim.mode == data.mode
+            };
+            let due = step.is_out()
+                || (step.state.is_candidate() || step.state == StepState::WaitingClaim)
+                    && step.def.claims.iter().any(wanted);
+            due && data.expires_ms == record.at_ms + data.lease_ms
+                && data.session == *step.session
+                && data.claim_number == step.claim_number.unwrap_or(record.seq)
+                && contest::is_free(state, coordination, step, data)
+        }
+        Event::Renewed(data) => {
+            let ends = |token: &u64| {
+                let held = step.grants.iter().find(|grant| grant.token == *token);
+                held.is_some_and(|grant| data.expires_ms == record.at_ms + grant.lease_ms)
+            };
+            step.is_out() && !step.is_suspended() && data.tokens.iter().all(ends)
+        }
+        Event::Expired(data) => step.grants.iter().any(|grant| {
+            let due = grant.expires_ms <= record.at_ms && !step.is_suspended();
+            grant.token == data.token && grant.resource == data.resource && due
+        }),
+        Event::Detected(data) => return check_contest(state, coordination, step, record, data),
+        Event::Resolved(data) => return check_decision(coordination, step, data),
+        Event::HookRequested(data) => {
+            let kind = hook::is_registered(state, data.kind);
+            let hook = StepHook {
+                seq: record.seq,
+                kind: data.kind,
+                due_ms: data.due_ms,
+                contest: step
+                    .contests
+                    .last()
+                    .map(|contest| contest.seq)
+                    .filter(|_| data.kind == HookKind::BeforeArbitrate),
+            };
+            let subject = hook::subject(coordination, step, &hook);
+            let waits = step.state.is_candidate() || step.state == StepState::WaitingHook;
+            kind && waits
+                && data.hook_id == format!("h{}", record.seq)
+                && data.subject_digest == sha256_hex(&[subject.as_bytes()])
+        }
+        Event::HookAnswered(data) => {
+            let seq = split_number(&data.hook_id, 'h');
+            step.hooks.iter().any(|hook| Some(hook.seq) == seq)
+        }
+        Event::Escalated(data) => {
+            let asks = coordination.human().is_some() && coordination.stop_of(step).is_none();
+            let from = match data.kind {
+                EscalationKind::Review => step.state == StepState::WaitingHook,
+                EscalationKind::Conflict => step.state == StepState::WaitingClaim,
+                _ => step.is_out(),
+            };
+            asks && from && data.escalation_id == format!("e{}", record.seq)
+        }
+        Event::HumanRequested(data) => {
+            let human = coordination.human();
+            let place = (data.level as usize).checked_sub(1);
+            let level = human.zip(place);
+            let level = level.and_then(|(human, place)| human.levels.get(place));
+            let open = step.escalation.as_ref();
+            open.is_some_and(|open| {
+                data.escalation_id == format!("e{}", open.seq) && data.level == open.level + 1
+            }) && level.is_some_and(|level| {
+                data.due_ms == record.at_ms + level.timeout_ms && data.min_role == level.min_role
+            })
+        }
+        Event::HumanDecided(data) => step.escalation.as_ref().is_some_and(|open| {
+            let required = coordination
+                .human()
+                .map_or(1, |human| human.required_approvals as usize);
+            let enough = open.approvals.len() + 1 >= required;
+            data.escalation_id == format!("e{}", open.seq)
+                && !open.approvals.contains(&data.actor)
+                && data.is_final == (data.verdict != HumanVerdict::Approve || enough)
+        }),
+        Event::HumanExpired(data) => step.escalation.as_ref().is_some_and(|open| {
+            data.escalation_id == format!("e{}", open.seq) && data.level == open.level
+        }),
         Event::InputRejected(_) => step.kept(attempt).rejected < KEPT_INPUTS_AN_ATTEMPT_MAX,
         _ => false,
     };
@@ -222,5 +341,86 @@ fn check_step(
             step.id,
             step.state.name()
         )
+    })
+}
+
+/// all claims or none; the tokens are those of the grants, in the order of the resources' names.
+fn holds_all(step: &Step, tokens: &[Token]) -> bool {
+    let same = |token: &Token| {
+        step.grants
+            .iter()
+            .any(|grant| grant.token == token.token && grant.resource == token.resource)
+    };
+    tokens.len() == step.def.claims.len()
+        && tokens.iter().all(same)
+        && tokens
+            .windows(2)
+            .all(|pair| pair[0].resource < pair[1].resource)
+}
+
+/// A contest must be the one that the state of this moment gives.
+fn check_contest(
+    state: &State,
+    coordination: &Coordination,
+    step: &Step,
+    record: &Record,
+    data: &Detected,
+) -> Result<(), Objection> {
+    let meets = matches!(step.state, StepState::WaitingHook | StepState::WaitingClaim);
+    let due = step.state.is_candidate() || meets || step.is_out();
+    let seq = record.seq;
+    let found = data.contenders.first().and_then(|newcomer| {
+        let claim = crate::claim::Claim {
+            resource: data.resource.clone(),
+            mode: newcomer.mode,
+            lease_ms: 0,
+            base_version: newcomer.base_version.clone(),
+            regions: newcomer.regions.clone(),
+        };
+        contest::detect(state, coordination, step, &claim, record.at_ms, seq)
+    });
+    need(due && found.as_ref() == Some(data), || {
+        format!("is not what {} meets on {}", step.id, data.resource)
+    })
+}
+
+/// Every decision is made again.
+fn check_decision(
+    coordination: &Coordination,
+    step: &Step,
+    data: &Resolved,
+) -> Result<(), Objection> {
+    let seq = split_number(&data.contest_id, 'c');
+    let known = step
+        .contests
+        .iter()
+        .find(|contest| Some(contest.seq) == seq);
+    let Some(known) = known else {
+        return no(format!("{} is no contest of {}", data.contest_id, step.id));
+    };
+    let mut decision = contest::decide(&known.detected, known.at_ms);
+    let said = data.outcomes.first().map(|outcome| outcome.outcome);
+    let mut outcome = contest::outcome(coordination, &decision);
+    let free = match data.stage {
+        // A hook can only refuse or ask, and a person only put first.
+        Stage::Hook => {
+            matches!(said, Some(OutcomeKind::Refused | OutcomeKind::Review))
+                && known.outcome.is_none()
+        }
+        Stage::Human => {
+            matches!(said, Some(OutcomeKind::Waits | OutcomeKind::Preempts))
+                && known.outcome == Some(OutcomeKind::Review)
+        }
+        // Nobody is ended for a step that cannot go on over another contest.
+        _ => outcome == OutcomeKind::Preempts && said == Some(OutcomeKind::Waits),
+    };
+    if free {
+        outcome = said.unwrap_or(outcome);
+        decision.stage = data.stage;
+        decision.reason.clone_from(&data.reason);
+    }
+    let again = contest::resolved(step, &data.contest_id, decision, outcome);
+    need(again == *data, || {
+        format!("decides {} otherwise than its policy", data.contest_id)
     })
 }

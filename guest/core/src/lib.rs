@@ -7,10 +7,15 @@
 //! What is absent: clocks, randomness, floating point, hash-ordered maps, files, network. Time comes in with each call,
 //! everything that leaves goes through [`message::Host`]. The component shell around this crate adds bindings only.
 
+mod added;
 mod apply;
+pub mod arbitration;
 mod cancel;
+mod child;
+pub mod claim;
 pub mod codec;
 pub mod config;
+mod contest;
 mod deadline;
 mod decision;
 mod describe;
@@ -20,8 +25,12 @@ mod draft;
 mod effect;
 mod ending;
 pub mod envelope;
+mod escalation;
 pub mod event;
+mod graph;
+mod hook;
 pub mod id;
+mod lease;
 pub mod ledger;
 mod legal;
 pub mod limit;
@@ -29,6 +38,7 @@ pub mod machine;
 pub mod message;
 mod order;
 pub mod plan;
+mod policy;
 mod read;
 pub mod receipt;
 mod report;
@@ -40,3 +50,4 @@ mod step;
 mod submission;
 mod table;
 mod timer;
+mod waiters;

@@ -37,6 +37,26 @@ pub const REQUIRED_FIELD_BYTES_MAX: usize = 128;
 pub const OBJECTIVE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a reason or a message.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Bytes of a resource name or pattern.
+pub const RESOURCE_BYTES_MAX: usize = 512;
+/// Bytes of a base version.
+pub const BASE_VERSION_BYTES_MAX: usize = 256;
+/// Claims, and owned resources, of a step.
+pub const STEP_CLAIMS_MAX: usize = 2_048;
+/// Regions of a claim.
+pub const REGIONS_MAX: usize = 64;
+/// Rules, and owners, and high-risk patterns, of a policy.
+pub const POLICY_ENTRIES_MAX: usize = 256;
+/// Holders that one contest names; more than these only bar a claim.
+pub const CONTEST_HOLDERS_MAX: usize = 16;
+/// Levels of human review.
+pub const LEVELS_MAX: usize = 8;
+/// Sessions that one level asks.
+pub const LEVEL_SESSIONS_MAX: usize = 16;
+/// Approvals that a plan may require.
+pub const APPROVALS_MAX: u64 = 16;
+/// Depth of added steps and child plans below a plan.
+pub const DEPTH_MAX: u32 = 5;
 /// Extensions of an envelope.
 pub const EXTENSIONS_MAX: usize = 32;
 /// Bytes of the name of an extension.

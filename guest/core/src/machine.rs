@@ -5,19 +5,21 @@
 //! anew by replay. Holds no rule; the `decide_*` functions do.
 
 use crate::apply::apply;
+use crate::arbitration::{self, Contest, Policy};
+use crate::claim::{Access, ClaimRequest, Region};
 use crate::deadline::decide_timer;
 use crate::decision::{Answer, Decision};
-use crate::dispatch::decide_dispatch;
+use crate::dispatch::decide_slot;
 use crate::draft::Draft;
 use crate::effect::Effects;
 use crate::envelope::Envelope;
 use crate::event::{Name, ReadError, Record};
 use crate::legal;
 use crate::limit;
-use crate::message::{Caller, Host, Notice};
+use crate::message::{Caller, HookVerdict, Host, HumanVerdict, Notice};
 use crate::receipt::{
-    CallError, Head, LedgerFault, LedgerFaultKind, PlanReceipt, Receipt, Rejection, RejectionCode,
-    SnapshotChunk,
+    CallError, GrantReceipt, GuardVerdict, Head, LedgerFault, LedgerFaultKind, PlanReceipt,
+    Receipt, Rejection, RejectionCode, SnapshotChunk,
 };
 use crate::report::decide_acknowledge;
 use crate::settle::{decide_skips, decide_stops, decide_terminal};
@@ -25,6 +27,7 @@ use crate::snapshot::Restore;
 use crate::state::State;
 use crate::step::{decide_envelope, decide_notice};
 use crate::submission::{PlanDecision, decide_configure, decide_plan, plan_receipt};
+use crate::{child, contest, ending, escalation, hook, lease};
 use crate::{describe, ledger, snapshot};
 
 /// Result of one input.
@@ -177,6 +180,9 @@ impl Machine {
     ) -> Result<Vec<Answered<Receipt>>, CallError> {
         self.batch(host, now_ms, notices.len(), &|state, now_ms, index| {
             let notice = &notices[index];
+            if let Some((id, step)) = escalation::place_of(state, &notice.key) {
+                return (id, Some(step), decide_notice(state, now_ms, notice));
+            }
             let key = notice
                 .key
                 .strip_prefix(crate::message::PROBE_PREFIX)
@@ -189,6 +195,192 @@ impl Machine {
             )
         })
     }
+
+    /// Takes the answer of the hooks; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn verdict(
+        &mut self,
+        host: &mut dyn Host,
+        now_ms: u64,
+        hook_id: &str,
+        handler: &str,
+        verdict: &HookVerdict,
+    ) -> Result<Answered<Receipt>, CallError> {
+        self.single(host, now_ms, &|state, now_ms, _| {
+            let seq = crate::id::split_number(hook_id, 'h').unwrap_or_default();
+            let (id, step) = state.index.hooks.get(&seq).cloned().unwrap_or_default();
+            let decision = hook::decide_verdict(state, now_ms, hook_id, handler, verdict);
+            (id, Some(step), decision)
+        })
+    }
+
+    /// Takes a person's answer; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    #[allow(clippy::too_many_arguments)]
+    pub fn answer(
+        &mut self,
+        host: &mut dyn Host,
+        actor: &Caller,
+        now_ms: u64,
+        escalation_id: &str,
+        digest: &str,
+        verdict: HumanVerdict,
+        text: Option<&str>,
+    ) -> Result<Answered<Receipt>, CallError> {
+        self.single(host, now_ms, &|state, now_ms, _| {
+            let (id, step) = escalation::place_of(state, escalation_id).unwrap_or_default();
+            let decision = escalation::decide_answer(
+                state,
+                now_ms,
+                actor,
+                escalation_id,
+                digest,
+                verdict,
+                text,
+            );
+            (id, Some(step), decision)
+        })
+    }
+
+    // ---- arbitration ----
+
+    /// Decides a contest; see the WIT.
+    ///
+    /// # Errors
+    /// `rebuild`.
+    pub fn arbitrate(
+        &self,
+        contest: &Contest,
+        policy: &Policy,
+    ) -> Result<arbitration::Decision, CallError> {
+        self.readable()?;
+        Ok(arbitration::arbitrate(contest, policy))
+    }
+
+    /// Takes an extra claim of a running step; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    pub fn claim(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        request: &ClaimRequest,
+    ) -> Result<Answered<GrantReceipt>, CallError> {
+        let answer = self.single(host, now_ms, &|state, now_ms, _| {
+            (
+                request.coordination_id.as_str().into(),
+                Some(request.step_id.as_str().into()),
+                lease::decide_claim(state, now_ms, caller, request),
+            )
+        })?;
+        let gone = || {
+            let says = "is not held any more";
+            Rejection::new(RejectionCode::NotRunning, "resource", says)
+        };
+        Ok(answer.and_then(|_| lease::grant_of(&self.state, request).ok_or_else(gone)))
+    }
+
+    /// Begins leases anew; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    #[allow(clippy::too_many_arguments)]
+    pub fn renew(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        coordination_id: &str,
+        step_id: &str,
+        attempt: u32,
+        tokens: &[u64],
+    ) -> Result<Answered<Vec<GrantReceipt>>, CallError> {
+        let answer = self.lease(
+            host,
+            caller,
+            now_ms,
+            (coordination_id, step_id, attempt),
+            tokens,
+            false,
+        )?;
+        let held = |_| lease::grants_of(&self.state, coordination_id, step_id, tokens);
+        Ok(answer.map(held))
+    }
+
+    /// Gives grants back; see the WIT.
+    ///
+    /// # Errors
+    /// What every gated call may answer.
+    #[allow(clippy::too_many_arguments)]
+    pub fn release(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        coordination_id: &str,
+        step_id: &str,
+        attempt: u32,
+        tokens: &[u64],
+    ) -> Result<Answered<Receipt>, CallError> {
+        let of = (coordination_id, step_id, attempt);
+        self.lease(host, caller, now_ms, of, tokens, true)
+    }
+
+    fn lease(
+        &mut self,
+        host: &mut dyn Host,
+        caller: &Caller,
+        now_ms: u64,
+        (id, step_id, attempt): (&str, &str, u32),
+        tokens: &[u64],
+        give_back: bool,
+    ) -> Result<Answered<Receipt>, CallError> {
+        self.single(host, now_ms, &|state, now_ms, _| {
+            let decision = lease::decide_lease(
+                state, now_ms, caller, id, step_id, attempt, tokens, give_back,
+            );
+            (id.into(), Some(step_id.into()), decision)
+        })
+    }
+
+    /// The guard; see the WIT.
+    ///
+    /// # Errors
+    /// `disabled`, `rebuild`, `bound`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn check(
+        &self,
+        now_ms: u64,
+        resource: &str,
+        session: &str,
+        token: u64,
+        mode: Access,
+        regions: &[Region],
+        base_version: Option<&str>,
+    ) -> Result<GuardVerdict, CallError> {
+        self.usable()?;
+        self.gate()?;
+        check_now(now_ms)?;
+        let now_ms = self.state.now_ms.max(now_ms);
+        Ok(lease::check(
+            &self.state,
+            now_ms,
+            resource,
+            session,
+            token,
+            mode,
+            regions,
+            base_version,
+        ))
+    }
+
+    // ---- time ----
 
     /// Tells the time; see the WIT.
     ///
@@ -407,6 +599,17 @@ impl Machine {
         Ok(Call::default())
     }
 
+    /// One call with one input.
+    fn single(
+        &mut self,
+        host: &mut dyn Host,
+        now_ms: u64,
+        decide: &Decide<'_>,
+    ) -> Result<Answered<Receipt>, CallError> {
+        let mut answers = self.batch(host, now_ms, 1, decide)?;
+        answers.pop().ok_or(CallError::Rebuild)
+    }
+
     /// One call with many inputs.
     fn batch(
         &mut self,
@@ -489,6 +692,7 @@ impl Machine {
             for draft in decide_timer(&self.state, &timer, now_ms) {
                 self.record(call, now_ms, draft);
             }
+            crate::order::insert(&mut self.state.index.dirty, timer.coordination);
             self.settle(call, now_ms);
         }
         now_ms
@@ -499,9 +703,16 @@ impl Machine {
         loop {
             let dirty = std::mem::take(&mut self.state.index.dirty);
             let before = self.state.head.seq;
-            for decide in [decide_skips, decide_stops] {
+            for stage in 0..3 {
                 for id in &dirty {
-                    let drafts = self.state.live.get(id).map(decide).unwrap_or_default();
+                    let Some(live) = self.state.live.get(id) else {
+                        continue;
+                    };
+                    let drafts = match stage {
+                        0 => decide_skips(live),
+                        1 => decide_stops(live),
+                        _ => child::decide_cancels(&self.state, live, now_ms),
+                    };
                     for draft in drafts {
                         self.record(call, now_ms, draft);
                     }
@@ -519,7 +730,8 @@ impl Machine {
             }
             self.fill_slots(call, now_ms);
             for id in &dirty {
-                if let Some(draft) = self.state.live.get(id).and_then(decide_terminal) {
+                let live = self.state.live.get(id);
+                if let Some(draft) = live.and_then(|live| decide_terminal(live, now_ms)) {
                     self.record(call, now_ms, draft);
                 }
             }
@@ -530,6 +742,9 @@ impl Machine {
     }
 
     fn fill_slots(&mut self, call: &mut Call, now_ms: u64) {
+        for place in self.state.index.claims.take_heads() {
+            self.put_up(&place);
+        }
         loop {
             let last_owner = self.state.last_owner.clone();
             let Some((id, step_id)) = self.state.index.slots.pick(now_ms, last_owner.as_ref())
@@ -540,18 +755,76 @@ impl Machine {
             let index = coordination
                 .step_index(&step_id)
                 .expect("a candidate is a step");
-            let draft = decide_dispatch(
+            match decide_slot(
                 &self.state,
                 coordination,
                 &coordination.steps[index],
                 now_ms,
-            );
-            self.record(call, now_ms, draft);
+            ) {
+                Ok(drafts) => {
+                    for draft in drafts {
+                        self.record(call, now_ms, draft);
+                    }
+                    let ended = self.state.coordination(&id).steps[index].state.is_final();
+                    if ended {
+                        // What follows from an end comes before anything else goes out.
+                        return;
+                    }
+                }
+                // It waits on, and is put up again when somebody leaves one of its resources.
+                Err(other) => {
+                    self.state.index.slots.remove(&id, &step_id);
+                    if let Some(place) = other {
+                        self.put_up(&place);
+                    }
+                }
+            }
+            for place in self.state.index.claims.take_heads() {
+                self.put_up(&place);
+            }
+        }
+    }
+
+    /// Lets a waiting step try for a slot.
+    fn put_up(&mut self, (id, step_id): &(Name, Name)) {
+        let Some(coordination) = self.state.live.get(id) else {
+            return;
+        };
+        let Some(index) = coordination.step_index(step_id) else {
+            return;
+        };
+        let step = &coordination.steps[index];
+        if step.state == crate::state::StepState::WaitingClaim {
+            let candidate = coordination.candidate(step);
+            self.state.index.slots.insert(candidate);
+        }
+    }
+
+    /// Records a draft, before it what it makes void, and after it the leases that end with it.
+    fn record(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
+        let place = draft.coordination.clone().zip(draft.step.clone());
+        let Some((place, reason)) = place.zip(ending::release_reason(&draft.event)) else {
+            self.write(call, now_ms, draft);
+            return;
+        };
+        let found = contest::step_at(&self.state, &place);
+        let before = found.and_then(|(live, step)| ending::before(live, step, &draft.event));
+        if let Some(before) = before {
+            self.write(call, now_ms, before);
+        }
+        let seq = self.state.next_seq();
+        let attempt = draft.attempt.unwrap_or_default();
+        self.write(call, now_ms, draft);
+        let found = contest::step_at(&self.state, &place).filter(|(_, step)| !step.is_out());
+        let after =
+            found.and_then(|(live, step)| lease::release_rest(live, step, attempt, seq, reason));
+        if let Some(after) = after {
+            self.write(call, now_ms, after);
         }
     }
 
     /// Numbers, hashes and applies one record.
-    fn record(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
+    fn write(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
         let record = Record {
             seq: self.state.next_seq(),
             at_ms: self.state.now_ms.max(now_ms),

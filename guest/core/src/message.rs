@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const LANE_CONTROL: &str = "control";
 /// Lane of reports and acks.
 pub const LANE_DATA: &str = "data";
+/// Lane of questions to people.
+pub const LANE_ESCALATION: &str = "escalation";
 /// Before the key of an attempt: end this attempt.
 pub const CANCEL_PREFIX: &str = "cancel:";
 /// Before the key of an attempt: is this attempt still alive?
@@ -48,16 +50,60 @@ pub enum NoticeKind {
     HostLost,
     /// It was taken and is being worked on.
     Taken,
+    /// A question cannot reach its person.
+    Unreachable,
 }
 
 /// A host's word on a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notice {
-    /// Idempotency key of the attempt.
+    /// Idempotency key of the attempt; for `unreachable` the key of the question's message.
     pub key: String,
     /// What happened.
     pub kind: NoticeKind,
+}
+
+/// Kinds of hook: the first two are asked, the others told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookKind {
+    /// Before an attempt takes its claims and goes out; once an attempt.
+    BeforeDispatch,
+    /// After a contest was found and before it is decided.
+    BeforeArbitrate,
+    /// A person is asked.
+    EscalationRequested,
+    /// A step reached one of its five finals.
+    StepEnded,
+    /// A coordination ended.
+    CoordinationEnded,
+    /// A message was given up.
+    MessageUndelivered,
+}
+
+/// A hook's answer. It can stop or ask, never allow more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HookVerdict {
+    /// Go on.
+    NoOpinion,
+    /// The step fails; why.
+    Deny(String),
+    /// A person decides.
+    Review,
+}
+
+/// A person's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HumanVerdict {
+    /// Yes.
+    Approve,
+    /// No; one is enough.
+    Deny,
+    /// Of an attempt whose effect is not known: it happened.
+    Completed,
 }
 
 /// Roles in rising order.
@@ -86,6 +132,15 @@ pub struct Caller {
     pub role: Option<Role>,
 }
 
+words!(HookKind {
+    BeforeDispatch = "before_dispatch",
+    BeforeArbitrate = "before_arbitrate",
+    EscalationRequested = "escalation_requested",
+    StepEnded = "step_ended",
+    CoordinationEnded = "coordination_ended",
+    MessageUndelivered = "message_undelivered",
+});
+words!(HumanVerdict { Approve = "approve", Deny = "deny", Completed = "completed", });
 words!(Role { User = "user", Operator = "operator", Admin = "admin", Owner = "owner", });
 object!(Caller { "session": req session, "role": opt role, });
 
@@ -119,6 +174,16 @@ pub trait Host {
     /// # Errors
     /// Not taken now.
     fn cancel(&mut self, keys: &[String]) -> Result<(), Refused>;
+    /// A question to the hooks of a kind; the answer comes later.
+    ///
+    /// # Errors
+    /// Not taken now.
+    fn ask(&mut self, hook_id: &str, kind: HookKind, subject: &str) -> Result<(), Refused>;
+    /// Word to the hooks of a kind.
+    ///
+    /// # Errors
+    /// Not taken; it is not told again.
+    fn notify(&mut self, kind: HookKind, subject: &str) -> Result<(), Refused>;
 }
 
 /// The host did not take what it was handed.

@@ -2,10 +2,15 @@
 //!
 //! A plan is read once, with every error found; what becomes of its steps is not decided here.
 
+use crate::arbitration::Policy;
+use crate::claim::Claim;
 use crate::codec::{object, words};
 use crate::config::Config;
 use crate::envelope::{self, DeliveryMode, PayloadRef, Priority, Trace};
+use crate::graph::Graph;
 use crate::id::{check_bytes, check_id, check_session};
+pub use crate::policy::{EscalationPolicy, FailurePolicy, Fallback, Human, Level, TimeoutPolicy};
+use crate::policy::{read_claims, read_conflict_policy, read_resources};
 use crate::read::{Object, Problems, syntax_problem};
 use crate::receipt::Problem;
 use crate::{codec, limit, order};
@@ -38,18 +43,6 @@ pub enum Join {
     Any,
 }
 
-/// What the end of a step by failure does to the plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum TimeoutPolicy {
-    /// Stops the plan.
-    FailFast,
-    /// Steps that do not need it go on.
-    #[default]
-    ContinueWithPartial,
-}
-
 /// Of what the owner gets a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -62,6 +55,44 @@ pub enum Reports {
     Failures,
     /// That, and the end of every step.
     All,
+}
+
+/// What a wrong dispatch of a step could do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// Nothing that matters: a timeout may stand for an approval, where the plan says so.
+    Low,
+    /// Harm: a person approves or nobody does.
+    #[default]
+    High,
+}
+
+/// What becomes of a child plan when what it belongs to ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OnClose {
+    /// It is cancelled, and waited for.
+    #[default]
+    Cancel,
+    /// It goes on alone.
+    Abandon,
+}
+
+/// The running step that a child plan belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Parent {
+    /// Its coordination.
+    pub coordination_id: String,
+    /// The step; dispatched or acknowledged when the child plan is submitted.
+    pub step_id: String,
+    /// What becomes of the child plan when the step ends other than completed, or its coordination ends.
+    #[serde(default)]
+    pub on_close: OnClose,
 }
 
 /// A dependency of a step.
@@ -119,6 +150,12 @@ pub struct Step {
     /// How many of those it needs.
     #[serde(default)]
     pub join: Join,
+    /// Shared resources that it needs; all of them or none are taken when it goes out. At most 2 048.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+    /// Resources, `kind:path`, that it owns: in contests inside the plan its session comes first. At most 2 048.
+    #[serde(default)]
+    pub owns: Vec<String>,
     /// Priority; that of the plan if absent.
     #[serde(default)]
     pub priority: Priority,
@@ -142,6 +179,9 @@ pub struct Step {
     /// It still runs after the plan was stopped.
     #[serde(default)]
     pub cleanup: bool,
+    /// Whether an approval may be given for it by a timeout; high if absent.
+    #[serde(default)]
+    pub risk: Risk,
     /// What its result must look like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_output: Option<ExpectedOutput>,
@@ -152,29 +192,6 @@ pub struct Step {
 
 fn yes() -> bool {
     true
-}
-
-/// What happens when steps fail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct FailurePolicy {
-    /// Retries over the whole plan.
-    pub retry_budget: u64,
-    /// What the end of a step by failure does to the plan.
-    pub timeout_policy: TimeoutPolicy,
-    /// Waits before the first, second, … retry of a step, in milliseconds; the last one repeats. 1 to 16 entries.
-    pub backoff_ms: Vec<u64>,
-}
-
-impl Default for FailurePolicy {
-    fn default() -> Self {
-        Self {
-            retry_budget: 0,
-            timeout_policy: TimeoutPolicy::default(),
-            backoff_ms: limit::BACKOFF_MS_DEFAULT.to_vec(),
-        }
-    }
 }
 
 /// What is to be done, by whom, and in which order.
@@ -190,6 +207,9 @@ pub struct Plan {
     pub owner_session: String,
     /// What is to be done; 1 to 10 000.
     pub steps: Vec<Step>,
+    /// What decides when steps claim the same resource.
+    #[serde(default)]
+    pub conflict_policy: Policy,
     /// What happens when steps fail.
     #[serde(default)]
     pub failure_policy: FailurePolicy,
@@ -211,6 +231,9 @@ pub struct Plan {
     /// The coordination that this one runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<String>,
+    /// The running step of another plan that this one belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// Trace identifiers of the host.
     #[serde(default, skip_serializing_if = "Trace::is_empty")]
     pub trace: Trace,
@@ -218,8 +241,14 @@ pub struct Plan {
 
 words!(On { Success = "success", Failure = "failure", Always = "always", });
 words!(Join { All = "all", Any = "any", });
-words!(TimeoutPolicy { FailFast = "fail_fast", ContinueWithPartial = "continue_with_partial", });
 words!(Reports { End = "end", Failures = "failures", All = "all", });
+words!(Risk { Low = "low", High = "high", });
+words!(OnClose { Cancel = "cancel", Abandon = "abandon", });
+object!(Parent {
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "onClose": req on_close,
+});
 object!(Dependency { "stepId": req step_id, "on": req on, });
 object!(ExpectedOutput {
     "contentType": opt content_type,
@@ -235,6 +264,8 @@ object!(Step {
     "contentType": opt content_type,
     "dependsOn": req depends_on,
     "join": req join,
+    "claims": req claims,
+    "owns": req owns,
     "priority": req priority,
     "deliveryMode": req delivery_mode,
     "timeoutMs": req timeout_ms,
@@ -243,19 +274,16 @@ object!(Step {
     "idempotent": req idempotent,
     "required": req required,
     "cleanup": req cleanup,
+    "risk": req risk,
     "expectedOutput": opt expected_output,
     "parentStepId": opt parent_step_id,
-});
-object!(FailurePolicy {
-    "retryBudget": req retry_budget,
-    "timeoutPolicy": req timeout_policy,
-    "backoffMs": req backoff_ms,
 });
 object!(Plan {
     "coordinationId": req coordination_id,
     "objective": req objective,
     "ownerSession": req owner_session,
     "steps": req steps,
+    "conflictPolicy": req conflict_policy,
     "failurePolicy": req failure_policy,
     "deadlineMs": opt deadline_ms,
     "cancelGraceMs": opt cancel_grace_ms,
@@ -263,6 +291,7 @@ object!(Plan {
     "priority": req priority,
     "reports": req reports,
     "rerunOf": opt rerun_of,
+    "parent": opt parent,
     "trace": set trace,
 });
 
@@ -320,11 +349,26 @@ impl Plan {
         let priority = object
             .choice("priority", Priority::WORDS, Priority::from_name)
             .unwrap_or_default();
-        let steps = Self::read_steps(&object, priority, config);
+        let conflict_policy = object
+            .object("conflictPolicy")
+            .map_or_else(Policy::default, read_conflict_policy);
+        let steps = Self::read_steps(&object, priority, &conflict_policy, config);
         let failure_policy = object
             .object("failurePolicy")
             .map_or_else(FailurePolicy::default, FailurePolicy::read);
         let deadline_ms = object.integer("deadlineMs", 0, limit::TIME_MS_MAX);
+        let parent = object.object("parent").and_then(read_parent);
+        let blocks = failure_policy
+            .human
+            .as_ref()
+            .is_some_and(|human| human.fallback == Fallback::Block);
+        if blocks && deadline_ms.is_none() {
+            object.problem(
+                "failurePolicy.human.fallback",
+                "no-deadline",
+                "is block, which ends at the plan's deadline; the plan has no deadlineMs",
+            );
+        }
         let cancel_grace_ms = object.integer("cancelGraceMs", 0, config.cancel_grace_ms);
         let cleanup_grace_ms = object.integer("cleanupGraceMs", 0, config.cleanup_grace_ms);
         let reports = object
@@ -338,6 +382,7 @@ impl Plan {
             objective: objective?,
             owner_session: owner_session?,
             steps: steps?,
+            conflict_policy,
             failure_policy,
             deadline_ms,
             cancel_grace_ms,
@@ -345,11 +390,17 @@ impl Plan {
             priority,
             reports,
             rerun_of,
+            parent,
             trace,
         })
     }
 
-    fn read_steps(object: &Object<'_>, priority: Priority, config: &Config) -> Option<Vec<Step>> {
+    fn read_steps(
+        object: &Object<'_>,
+        priority: Priority,
+        policy: &Policy,
+        config: &Config,
+    ) -> Option<Vec<Step>> {
         let values = object.list(
             "steps",
             usize::try_from(config.limits.plan_steps).unwrap_or(usize::MAX),
@@ -371,37 +422,8 @@ impl Plan {
             }
         }
         graph.check(object);
+        graph.check_owners(object, policy);
         Some(steps)
-    }
-}
-
-impl FailurePolicy {
-    fn read(object: Object<'_>) -> Self {
-        let default = Self::default();
-        let policy = Self {
-            retry_budget: object
-                .integer("retryBudget", 0, limit::INTEGER_MAX)
-                .unwrap_or(default.retry_budget),
-            timeout_policy: object
-                .choice(
-                    "timeoutPolicy",
-                    TimeoutPolicy::WORDS,
-                    TimeoutPolicy::from_name,
-                )
-                .unwrap_or(default.timeout_policy),
-            backoff_ms: object
-                .integers("backoffMs", limit::BACKOFF_MAX, 0, limit::DURATION_MS_MAX)
-                .unwrap_or(default.backoff_ms),
-        };
-        if policy.backoff_ms.is_empty() {
-            object.problem(
-                "backoffMs",
-                "empty",
-                "is empty; leave it out for the default waits",
-            );
-        }
-        object.done();
-        policy
     }
 }
 
@@ -441,6 +463,11 @@ impl Step {
             .choice("deliveryMode", DeliveryMode::WORDS, DeliveryMode::from_name)
             .unwrap_or_default();
         let timeout_ms = object.integer("timeoutMs", 1, limit::DURATION_MS_MAX);
+        let claims = read_claims(&object, timeout_ms.unwrap_or(1));
+        let owns = read_resources(&object, "owns", limit::STEP_CLAIMS_MAX);
+        let risk = object
+            .choice("risk", Risk::WORDS, Risk::from_name)
+            .unwrap_or_default();
         let ack_timeout_ms = object.integer("ackTimeoutMs", 1, limit::DURATION_MS_MAX);
         let max_attempts = object.integer("maxAttempts", 1, u64::from(u32::MAX));
         let idempotent = object
@@ -461,6 +488,11 @@ impl Step {
         }
         if let Some(step_id) = &step_id {
             graph.add(&object, step_id, &depends_on);
+            graph.add_owned(
+                &object,
+                target_session.as_deref().unwrap_or_default(),
+                &owns,
+            );
         }
         object.done();
         Some(Self {
@@ -471,6 +503,8 @@ impl Step {
             content_type,
             depends_on,
             join,
+            claims,
+            owns,
             priority,
             delivery_mode,
             timeout_ms: timeout_ms?,
@@ -479,6 +513,7 @@ impl Step {
             idempotent,
             required,
             cleanup,
+            risk,
             expected_output,
             parent_step_id,
         })
@@ -516,6 +551,23 @@ impl ExpectedOutput {
         object.done();
         expected
     }
+}
+
+fn read_parent(object: Object<'_>) -> Option<Parent> {
+    for name in ["coordinationId", "stepId"] {
+        object.require(name);
+    }
+    let coordination_id = object.text("coordinationId", &check_id);
+    let step_id = object.text("stepId", &check_id);
+    let on_close = object
+        .choice("onClose", OnClose::WORDS, OnClose::from_name)
+        .unwrap_or_default();
+    object.done();
+    Some(Parent {
+        coordination_id: coordination_id?,
+        step_id: step_id?,
+        on_close,
+    })
 }
 
 fn read_trace(object: Object<'_>) -> Trace {
@@ -564,166 +616,4 @@ fn read_dependencies(object: &Object<'_>) -> Vec<Dependency> {
         dependencies.extend(step_id.map(|step_id| Dependency { step_id, on }));
     }
     dependencies
-}
-
-/// Where each step stands in the text and what it waits for.
-#[derive(Default)]
-struct Graph {
-    nodes: Vec<Node>,
-    /// Places in `nodes`, by step id; of those with one id only the first. Made by `check`.
-    by_id: Vec<usize>,
-    dependencies: usize,
-}
-
-/// A step of the graph.
-struct Node {
-    step_id: String,
-    path: String,
-    waits_for: Vec<String>,
-}
-
-impl Graph {
-    fn add(&mut self, object: &Object<'_>, step_id: &str, dependencies: &[Dependency]) {
-        self.dependencies += dependencies.len();
-        let mut seen: Vec<(&str, u8)> = Vec::new();
-        for (index, dependency) in dependencies.iter().enumerate() {
-            let member = format!("dependsOn[{index}].stepId");
-            if dependency.step_id == step_id {
-                object.problem(
-                    &member,
-                    "self-dependency",
-                    format!("is {step_id}, the step itself"),
-                );
-            } else if !order::insert(&mut seen, (&dependency.step_id, dependency.on as u8)) {
-                object.problem(
-                    &member,
-                    "duplicate-dependency",
-                    format!("is {} again", dependency.step_id),
-                );
-            }
-        }
-        let others = dependencies
-            .iter()
-            .map(|dependency| dependency.step_id.clone());
-        let waits_for = others.filter(|other| other != step_id).collect();
-        self.nodes.push(Node {
-            step_id: step_id.to_owned(),
-            path: object.path_of(""),
-            waits_for,
-        });
-    }
-
-    /// Duplicate ids, unknown dependencies, cycles, and the bound over all steps.
-    fn check(&mut self, object: &Object<'_>) {
-        let id = |place: &usize| self.nodes[*place].step_id.as_str();
-        let sorted = order::sort((0..self.nodes.len()).collect(), |a, b| id(a).cmp(id(b)));
-        let mut by_id: Vec<usize> = Vec::with_capacity(sorted.len());
-        for place in sorted {
-            match by_id.last().filter(|first| id(first) == id(&place)) {
-                Some(first) => {
-                    let says = format!(
-                        "is {} again; the first is {}stepId",
-                        id(&place),
-                        self.nodes[*first].path
-                    );
-                    let field = format!("{}stepId", self.nodes[place].path);
-                    object.problem_of(id(&place), field, "duplicate-step", says);
-                }
-                None => by_id.push(place),
-            }
-        }
-        self.by_id = by_id;
-        if self.dependencies > limit::PLAN_DEPENDENCIES_MAX {
-            let bound = limit::PLAN_DEPENDENCIES_MAX;
-            let says = format!(
-                "have {} dependencies together; {bound} are allowed",
-                self.dependencies
-            );
-            object.problem("steps", "out-of-bound", says);
-        }
-        for node in &self.nodes {
-            for other in node
-                .waits_for
-                .iter()
-                .filter(|other| self.place(other).is_none())
-            {
-                let says = format!("names {other}, which is no step of the plan");
-                Self::problem(object, node, "unknown-dependency", says);
-            }
-        }
-        for cycle in self.cycles() {
-            let ids: Vec<&str> = cycle
-                .iter()
-                .chain(cycle.first())
-                .map(|at| &*self.nodes[*at].step_id)
-                .collect();
-            Self::problem(
-                object,
-                &self.nodes[cycle[0]],
-                "cycle",
-                format!("waits for itself: {}", ids.join(" -> ")),
-            );
-        }
-    }
-
-    fn problem(object: &Object<'_>, node: &Node, code: &str, says: String) {
-        object.problem_of(&node.step_id, format!("{}dependsOn", node.path), code, says);
-    }
-
-    fn parents(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
-        self.nodes[at]
-            .waits_for
-            .iter()
-            .filter_map(|other| self.place(other))
-    }
-
-    fn place(&self, step_id: &str) -> Option<usize> {
-        let found = self
-            .by_id
-            .binary_search_by(|place| self.nodes[*place].step_id.as_str().cmp(step_id));
-        found.ok().map(|at| self.by_id[at])
-    }
-
-    /// One cycle for every knot of steps that wait for each other, smallest id first.
-    fn cycles(&self) -> Vec<Vec<usize>> {
-        let count = self.nodes.len();
-        let mut waiting: Vec<usize> = vec![0; count];
-        let mut children: Vec<Vec<usize>> = vec![Vec::new(); count];
-        for (at, waits) in waiting.iter_mut().enumerate() {
-            for parent in self.parents(at) {
-                children[parent].push(at);
-                *waits += 1;
-            }
-        }
-        let mut free: Vec<usize> = (0..count).filter(|at| waiting[*at] == 0).collect();
-        while let Some(at) = free.pop() {
-            for child in &children[at] {
-                waiting[*child] -= 1;
-                if waiting[*child] == 0 {
-                    free.push(*child);
-                }
-            }
-        }
-        // Whoever is left waits, directly or not, for a cycle: follow the first such dependency until it repeats.
-        let mut cycles = Vec::new();
-        let mut seen = vec![false; count];
-        for start in (0..count).filter(|at| waiting[*at] > 0) {
-            let mut walk = Vec::new();
-            let mut at = start;
-            while !std::mem::replace(&mut seen[at], true) {
-                walk.push(at);
-                let next = self.parents(at).find(|parent| waiting[*parent] > 0);
-                at = next.expect("who is left waits for one who is left");
-            }
-            if let Some(from) = walk.iter().position(|step| *step == at) {
-                let mut cycle = walk.split_off(from);
-                let smallest = (0..cycle.len())
-                    .min_by_key(|index| &self.nodes[cycle[*index]].step_id)
-                    .unwrap_or(0);
-                cycle.rotate_left(smallest);
-                cycles.push(cycle);
-            }
-        }
-        cycles
-    }
 }

@@ -5,6 +5,7 @@
 use crate::limit::INTEGER_MAX;
 use crate::receipt::Problem;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// All problems found so far, shared by every object of one text.
@@ -66,13 +67,19 @@ impl<'a> Object<'a> {
     }
 
     /// Notes a problem with a member.
-    pub(crate) fn problem(&self, name: &str, code: &str, message: impl Into<String>) {
+    pub(crate) fn problem<'m>(&self, name: &str, code: &str, message: impl Into<Cow<'m, str>>) {
+        self.note(name, code, message.into());
+    }
+
+    // One copy for all types of messages.
+    #[inline(never)]
+    fn note(&self, name: &str, code: &str, message: Cow<'_, str>) {
         let (step_id, field) = (self.step_id.clone(), self.path_of(name));
         self.problems.borrow_mut().push(Problem {
             step_id,
             field,
             code: code.into(),
-            message: message.into(),
+            message: message.into_owned(),
         });
     }
 
@@ -223,20 +230,29 @@ impl<'a> Object<'a> {
         words: &[&str],
         from_name: fn(&str) -> Option<T>,
     ) -> Option<T> {
-        let value = self.get(name)?;
-        let Value::String(word) = value else {
-            self.wrong_type(name, value, "text");
-            return None;
-        };
+        let word = self.word(name)?;
         let read = from_name(word);
         if read.is_none() {
-            self.problem(
-                name,
-                "out-of-bound",
-                format!("is {word}; one of {} is expected", words.join(", ")),
-            );
+            self.unknown_word(name, word, words);
         }
         read
+    }
+
+    #[inline(never)]
+    fn word(&self, name: &'static str) -> Option<&'a str> {
+        match self.get(name)? {
+            Value::String(word) => Some(word),
+            other => {
+                self.wrong_type(name, other, "text");
+                None
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn unknown_word(&self, name: &str, word: &str, words: &[&str]) {
+        let says = format!("is {word}; one of {} is expected", words.join(", "));
+        self.problem(name, "out-of-bound", says);
     }
 
     /// A list of at most so many entries.

@@ -49,6 +49,31 @@ pub struct PlanReceipt {
     pub terminal: Option<String>,
 }
 
+/// A resource that a step holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantReceipt {
+    /// The resource in its normal form.
+    pub resource: String,
+    /// The fencing token.
+    pub token: u64,
+    /// When it ends unless it is renewed.
+    pub expires_ms: u64,
+}
+
+/// What the guard answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardVerdict {
+    /// Whether it may be done now.
+    pub allowed: bool,
+    /// Why not, or under which grant.
+    pub reason: String,
+    /// When the grant ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+}
+
 /// Why an input was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -73,6 +98,18 @@ pub enum RejectionCode {
     ContentMismatch,
     /// The attempt was not handed out.
     NotDispatched,
+    /// The step is not running, or has a question open.
+    NotRunning,
+    /// The answer is about something else than what is asked now.
+    StaleQuestion,
+    /// This person may not answer this question.
+    NotEligible,
+    /// The plan asks nobody.
+    NoHuman,
+    /// The resource is taken.
+    ClaimRefused,
+    /// A bound of the plan is reached.
+    Bound,
     /// The deadline is at or before now.
     DeadlinePast,
     /// The coordination takes no new work.
@@ -100,6 +137,12 @@ impl RejectionCode {
             Self::UnauthorizedSession => "unauthorized-session",
             Self::ContentMismatch => "content-mismatch",
             Self::NotDispatched => "not-dispatched",
+            Self::NotRunning => "not-running",
+            Self::StaleQuestion => "stale-question",
+            Self::NotEligible => "not-eligible",
+            Self::NoHuman => "no-human",
+            Self::ClaimRefused => "claim-refused",
+            Self::Bound => "bound",
             Self::DeadlinePast => "deadline-past",
             Self::CoordinationStopping => "coordination-stopping",
             Self::Closed => "closed",
@@ -112,14 +155,16 @@ impl RejectionCode {
     #[must_use]
     pub fn remedy(self) -> Remedy {
         match self {
-            Self::DomainFull => Remedy::Retry {
+            Self::DomainFull | Self::ClaimRefused | Self::Bound => Remedy::Retry {
                 after_ms: crate::limit::RETRY_AFTER_MS,
             },
             Self::NotDispatched
+            | Self::NotRunning
+            | Self::NoHuman
             | Self::Closed
             | Self::CoordinationStopping
             | Self::DeadlinePast => Remedy::Stop,
-            Self::UnauthorizedSession | Self::ComponentFault => Remedy::Ask,
+            Self::UnauthorizedSession | Self::NotEligible | Self::ComponentFault => Remedy::Ask,
             _ => Remedy::Fix,
         }
     }

@@ -4,9 +4,11 @@
 //! are filled; coordinations without open steps become terminal. Ties by coordinationId, then stepId.
 //! Takes no input and fires no timer.
 
+use crate::child;
 use crate::draft::Draft;
 use crate::event::{
-    Cancelled, CancelledBy, SkipReason, Skipped, Terminal, TerminalReason, TerminalState,
+    Cancelled, CancelledBy, ExpiredReason, HumanExpired, SkipReason, Skipped, Terminal,
+    TerminalReason, TerminalState,
 };
 use crate::plan::On;
 use crate::state::{Coordination, Step, StepState};
@@ -63,9 +65,14 @@ pub(crate) fn decide_stops(coordination: &Coordination) -> Vec<Draft> {
     else {
         return Vec::new();
     };
-    let idle = |step: &&Step| !step.def.cleanup && !step.state.is_final() && !step.state.is_out();
+    let idle = |step: &&Step| {
+        let asks = step.escalation.is_some();
+        !step.def.cleanup && !step.state.is_final() && (asks || !step.is_out())
+    };
     let end = |step: &Step| match by {
-        CancelledBy::Cancel => {
+        // Out with a question: it goes on into its grace, and the question is over.
+        _ if step.is_out() => void(coordination, step, stop.seq),
+        CancelledBy::Cancel | CancelledBy::Parent => {
             let event = Cancelled {
                 by,
                 grace_used: false,
@@ -84,8 +91,23 @@ pub(crate) fn decide_stops(coordination: &Coordination) -> Vec<Draft> {
     coordination.steps.iter().filter(idle).map(end).collect()
 }
 
+/// A question that is not waited for any more.
+pub(crate) fn void(coordination: &Coordination, step: &Step, cause: u64) -> Draft {
+    let open = step.escalation.as_ref();
+    let event = HumanExpired {
+        escalation_id: format!("e{}", open.map_or(0, |open| open.seq)),
+        level: open.map_or(0, |open| open.level),
+        fallback: None,
+        reason: ExpiredReason::Voided,
+    };
+    Draft::of_step(coordination, step, cause, event)
+}
+
 /// the end of a coordination without open steps.
-pub(crate) fn decide_terminal(coordination: &Coordination) -> Option<Draft> {
+pub(crate) fn decide_terminal(coordination: &Coordination, now_ms: u64) -> Option<Draft> {
+    if child::waits_until_ms(coordination).is_some_and(|until_ms| now_ms < until_ms) {
+        return None;
+    }
     if coordination.ended.is_some() || coordination.open_work + coordination.open_cleanup > 0 {
         return None;
     }
@@ -103,6 +125,8 @@ pub(crate) fn decide_terminal(coordination: &Coordination) -> Option<Draft> {
         .any(|index| coordination.steps[*index].state == StepState::Completed);
     let terminal = if coordination.cancel_bit {
         TerminalState::Failed
+    } else if coordination.unanswered {
+        TerminalState::Escalated
     } else if good {
         TerminalState::Success
     } else if coordination.trip.is_some() || !some {
@@ -112,6 +136,8 @@ pub(crate) fn decide_terminal(coordination: &Coordination) -> Option<Draft> {
     };
     let reason = if coordination.cancel_bit {
         TerminalReason::Cancelled
+    } else if coordination.unanswered {
+        TerminalReason::Unanswered
     } else if coordination.trip.is_some() {
         TerminalReason::FailFast
     } else if coordination.expired.is_some() {

@@ -96,9 +96,10 @@ pub(crate) fn snapshot(
             next,
         });
     }
-    let Some(from) = cursor.and_then(|cursor| cursor.strip_prefix("closed:")) else {
+    let cursor = cursor.unwrap_or_default();
+    let Some(from) = cursor.strip_prefix("closed:") else {
         return Err(CallError::Bound(format!(
-            "cursor {cursor:?} is none that a snapshot gave"
+            "cursor '{cursor}' is none that a snapshot gave"
         )));
     };
     let mut closed = state.closed.after(named(from)).peekable();
@@ -154,6 +155,7 @@ impl Restore {
                     .index
                     .slots
                     .set_widths(config.max_in_flight, config.session_in_flight);
+                self.state.index.claims.set_owners(&config.owners);
             }
             self.state.head = domain.head;
             self.state.now_ms = domain.now_ms;

@@ -3,218 +3,22 @@
 //! Nothing here decides. Only [`crate::apply`] changes the state, through the `edit_*` functions, which keep timers and
 //! slots in step with it.
 
-use crate::codec::{object, words};
+use crate::arbitration::Owner;
+use crate::claim;
+use crate::codec::object;
 use crate::config::Config;
-use crate::envelope::FailureClass;
-use crate::event::{CancelledBy, Counts, Name, SkipReason, TerminalReason, TerminalState};
+use crate::event::{CancelledBy, Counts, Name, Record, TerminalReason, TerminalState};
 use crate::order;
-use crate::plan::{self, On, Plan};
+use crate::plan::{EscalationPolicy, Human, On, Plan};
 use crate::receipt::Head;
 use crate::slot::{Candidate, Slots};
-use crate::table::Table;
+use crate::table::{Numbered, Table};
 use crate::timer::{Timer, TimerClass, Timers};
-use std::collections::BTreeMap;
+use crate::waiters::{Claims, Place};
 
-/// State of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum StepState {
-    Pending,
-    Ready,
-    RetryWait,
-    Dispatched,
-    Acknowledged,
-    Completed,
-    Failed,
-    TimedOut,
-    Cancelled,
-    Skipped,
-}
+mod step;
 
-words!(StepState {
-    Pending = "pending",
-    Ready = "ready",
-    RetryWait = "retry_wait",
-    Dispatched = "dispatched",
-    Acknowledged = "acknowledged",
-    Completed = "completed",
-    Failed = "failed",
-    TimedOut = "timed_out",
-    Cancelled = "cancelled",
-    Skipped = "skipped",
-});
-
-impl StepState {
-    pub(crate) fn is_final(self) -> bool {
-        self >= Self::Completed
-    }
-
-    /// The attempt is with an agent.
-    pub(crate) fn is_out(self) -> bool {
-        matches!(self, Self::Dispatched | Self::Acknowledged)
-    }
-
-    /// The attempt can go out as soon as a slot is free.
-    pub(crate) fn is_candidate(self) -> bool {
-        matches!(self, Self::Ready | Self::RetryWait)
-    }
-}
-
-/// What is kept of an input, so that its repeat gets the same receipt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) digest: String,
-    pub(crate) seq: u64,
-    pub(crate) state: StepState,
-}
-
-object!(Identity {
-    "digest": req digest,
-    "seq": req seq,
-    "state": req state,
-});
-
-/// A stop at work on a plan or on one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stop {
-    /// The record that began it.
-    pub(crate) seq: u64,
-    pub(crate) at_ms: u64,
-    /// Until when attempts that are out may end by themselves.
-    pub(crate) grace_until_ms: u64,
-}
-
-object!(Stop {
-    "seq": req seq,
-    "atMs": req at_ms,
-    "graceUntilMs": req grace_until_ms,
-});
-
-/// Inputs without effect that an attempt has in the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kept {
-    pub(crate) late: u32,
-    pub(crate) rejected: u32,
-}
-
-object!(Kept {
-    "late": req late,
-    "rejected": req rejected,
-});
-
-/// One step of a live coordination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) def: plan::Step,
-    pub(crate) id: Name,
-    pub(crate) session: Name,
-    /// Steps that depend on this one, by index.
-    pub(crate) children: Vec<(usize, On)>,
-    /// Dependencies that fired, and that no longer can.
-    pub(crate) fired: usize,
-    pub(crate) dead: usize,
-    pub(crate) state: StepState,
-    /// The current attempt, from 1 on from the start.
-    pub(crate) attempt: u32,
-    /// The record that made it ready, and since when or from when on it can go out.
-    pub(crate) ready_seq: u64,
-    pub(crate) ready_ms: u64,
-    /// Of the current attempt: its step.dispatched, its last record, its deadline, its deliveries.
-    pub(crate) dispatched_seq: u64,
-    pub(crate) dispatched_ms: u64,
-    pub(crate) last_seq: u64,
-    pub(crate) deadline_ms: u64,
-    pub(crate) ack_due_ms: Option<u64>,
-    pub(crate) delivery: u32,
-    /// Retries that used the budget, and that did not.
-    pub(crate) retries: u32,
-    pub(crate) free_retries: u32,
-    /// The record that ended each attempt so far.
-    pub(crate) ended: Vec<u64>,
-    /// Why it was skipped, where it was.
-    pub(crate) skipped: Option<SkipReason>,
-    /// The last failure.
-    pub(crate) class: Option<FailureClass>,
-    pub(crate) code: Option<String>,
-    pub(crate) message: Option<String>,
-    /// A cancel of this one step.
-    pub(crate) cancel: Option<Stop>,
-    /// By `attempt:intent:part`, sorted.
-    pub(crate) identities: Vec<(String, Identity)>,
-    /// By attempt; only attempts that have such inputs.
-    pub(crate) kept: Vec<(u32, Kept)>,
-}
-
-object!(Step {
-    "def": req def,
-    "id": req id,
-    "session": req session,
-    "children": req children,
-    "fired": req fired,
-    "dead": req dead,
-    "state": req state,
-    "attempt": req attempt,
-    "readySeq": req ready_seq,
-    "readyMs": req ready_ms,
-    "dispatchedSeq": req dispatched_seq,
-    "dispatchedMs": req dispatched_ms,
-    "lastSeq": req last_seq,
-    "deadlineMs": req deadline_ms,
-    "ackDueMs": opt ack_due_ms,
-    "delivery": req delivery,
-    "retries": req retries,
-    "freeRetries": req free_retries,
-    "ended": req ended,
-    "skipped": opt skipped,
-    "class": opt class,
-    "code": opt code,
-    "message": opt message,
-    "cancel": opt cancel,
-    "identities": req identities,
-    "kept": req kept,
-});
-
-impl Step {
-    /// What is kept of the input with this key.
-    pub(crate) fn identity(&self, key: &str) -> Option<&Identity> {
-        let place = self
-            .identities
-            .binary_search_by(|(known, _)| known.as_str().cmp(key));
-        place.ok().map(|place| &self.identities[place].1)
-    }
-
-    /// Keeps an input, with the present state for its receipt.
-    pub(crate) fn remember(&mut self, key: String, digest: &str, seq: u64) {
-        let identity = Identity {
-            digest: digest.to_owned(),
-            seq,
-            state: self.state,
-        };
-        match self
-            .identities
-            .binary_search_by(|(known, _)| known.cmp(&key))
-        {
-            Ok(place) => self.identities[place].1 = identity,
-            Err(place) => self.identities.insert(place, (key, identity)),
-        }
-    }
-
-    /// The inputs without effect of an attempt.
-    pub(crate) fn kept(&self, attempt: u32) -> Kept {
-        self.kept
-            .iter()
-            .find(|(of, _)| *of == attempt)
-            .map(|(_, kept)| *kept)
-            .unwrap_or_default()
-    }
-
-    /// Counts an input without effect.
-    pub(crate) fn keep(&mut self, attempt: u32, count: impl FnOnce(&mut Kept)) {
-        let mut kept = self.kept(attempt);
-        count(&mut kept);
-        self.kept.retain(|(of, _)| *of != attempt);
-        self.kept.push((attempt, kept));
-    }
-}
+pub(crate) use step::*;
 
 /// A report that its owner has not acknowledged yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +70,14 @@ pub(crate) struct Coordination {
     pub(crate) created_ms: u64,
     pub(crate) cancel_grace_ms: u64,
     pub(crate) cleanup_grace_ms: u64,
+    /// When all of it must have ended: the plan's own deadline, cut to that of the plan it belongs to.
+    pub(crate) deadline_ms: Option<u64>,
+    /// How deep below a plan without a parent.
+    pub(crate) depth: u32,
+    /// Child plans that have not ended and are not abandoned.
+    pub(crate) child_plans: Vec<Name>,
+    /// Resources that steps own, in the order of their names, with the sessions.
+    pub(crate) owned: Vec<(String, Name)>,
     /// In the order of their ids.
     pub(crate) steps: Vec<Step>,
     /// A cancel of the whole plan.
@@ -274,10 +86,15 @@ pub(crate) struct Coordination {
     pub(crate) trip: Option<Stop>,
     /// The plan's deadline.
     pub(crate) expired: Option<Stop>,
+    /// The cancel came with the end of the plan's parent.
+    pub(crate) cancel_by_parent: bool,
     /// The cancel of the whole plan ended a step.
     pub(crate) cancel_bit: bool,
+    /// A question to a person was open at the deadline.
+    pub(crate) unanswered: bool,
     pub(crate) retries_used: u64,
     pub(crate) last_end_seq: u64,
+    pub(crate) last_end_ms: u64,
     pub(crate) counts: Counts,
     /// Steps that have not ended: those of the plan proper, and cleanup steps.
     pub(crate) open_work: usize,
@@ -300,13 +117,20 @@ object!(Coordination {
     "createdMs": req created_ms,
     "cancelGraceMs": req cancel_grace_ms,
     "cleanupGraceMs": req cleanup_grace_ms,
+    "deadlineMs": opt deadline_ms,
+    "depth": set depth,
+    "childPlans": set child_plans,
+    "owned": set owned,
     "steps": req steps,
     "cancel": opt cancel,
     "trip": opt trip,
     "expired": opt expired,
+    "cancelByParent": set cancel_by_parent,
     "cancelBit": req cancel_bit,
+    "unanswered": set unanswered,
     "retriesUsed": req retries_used,
     "lastEndSeq": req last_end_seq,
+    "lastEndMs": req last_end_ms,
     "counts": req counts,
     "openWork": req open_work,
     "openCleanup": req open_cleanup,
@@ -337,7 +161,12 @@ impl Coordination {
 
     /// The cancel or policy stop that began first, and what it ends steps by.
     pub(crate) fn stop_at_work(&self) -> Option<(Stop, CancelledBy)> {
-        let cancel = self.cancel.map(|stop| (stop, CancelledBy::Cancel));
+        let by = if self.cancel_by_parent {
+            CancelledBy::Parent
+        } else {
+            CancelledBy::Cancel
+        };
+        let cancel = self.cancel.map(|stop| (stop, by));
         let trip = self.trip.map(|stop| (stop, CancelledBy::FailFast));
         cancel
             .into_iter()
@@ -358,7 +187,7 @@ impl Coordination {
             .flatten()
             .map(|stop| stop.at_ms);
         stops
-            .chain(self.plan.deadline_ms)
+            .chain(self.deadline_ms)
             .min()
             .map(|at_ms| at_ms + self.cleanup_grace_ms)
     }
@@ -366,7 +195,7 @@ impl Coordination {
     /// When this attempt must have ended if it went out now.
     pub(crate) fn attempt_deadline_ms(&self, step: &Step, now_ms: u64) -> u64 {
         let own = now_ms + step.def.timeout_ms;
-        match (step.def.cleanup, self.plan.deadline_ms) {
+        match (step.def.cleanup, self.deadline_ms) {
             (false, Some(deadline_ms)) => own.min(deadline_ms),
             (true, deadline_ms)
                 if self.is_stopping() || deadline_ms.is_some_and(|plan| plan <= own) =>
@@ -382,7 +211,7 @@ impl Coordination {
         if step.def.cleanup {
             self.cleanup_until_ms()
         } else {
-            self.plan.deadline_ms
+            self.deadline_ms
         }
     }
 
@@ -391,7 +220,31 @@ impl Coordination {
         step.children.iter().any(|(_, on)| *on == On::Failure)
     }
 
-    fn step_timers(&self, step: &Step) -> impl Iterator<Item = Timer> + use<> {
+    /// The session that owns a resource inside this plan: that of the step that owns it or what it lies in, else that of
+    /// the policy.
+    pub(crate) fn owner_of(&self, resource: &str) -> Option<&str> {
+        let place = |resource: &str| {
+            let found = self
+                .owned
+                .binary_search_by(|(known, _)| known.as_str().cmp(resource));
+            found.ok().map(|place| &*self.owned[place].1)
+        };
+        if self.owned.is_empty() {
+            return self.plan.conflict_policy.owner_of(resource);
+        }
+        place(resource)
+            .or_else(|| claim::ancestors(resource).into_iter().find_map(place))
+            .or_else(|| self.plan.conflict_policy.owner_of(resource))
+    }
+
+    /// Whether people are asked.
+    pub(crate) fn human(&self) -> Option<&Human> {
+        let policy = &self.plan.failure_policy;
+        let asks = policy.escalation_policy == EscalationPolicy::Hitl;
+        policy.human.as_ref().filter(|_| asks)
+    }
+
+    fn step_timers(&self, step: &Step) -> Vec<Timer> {
         let timer = |class, due_ms| Timer {
             due_ms,
             class,
@@ -399,28 +252,43 @@ impl Coordination {
             step: step.id.clone(),
             number: u64::from(step.attempt),
         };
-        let out = step.state.is_out();
+        let mut timers = Vec::new();
+        for hook in &step.hooks {
+            timers.push(Timer {
+                number: hook.seq,
+                ..timer(TimerClass::Hook, hook.due_ms)
+            });
+        }
+        let escalation = step.escalation.as_ref();
+        if let Some(due_ms) = escalation.and_then(|escalation| escalation.due_ms) {
+            timers.push(timer(TimerClass::Human, due_ms));
+        }
+        if !step.is_out() || step.is_suspended() {
+            return timers;
+        }
         // An attempt that is cut to the plan's deadline is ended by that one, with everything else that is open then. The
         // cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
         let plan_comes_first = self
-            .plan
             .deadline_ms
             .is_some_and(|plan_ms| plan_ms <= step.deadline_ms);
         let replaced = plan_comes_first || step.def.cleanup && self.is_stopping();
-        let attempt = (out && !replaced).then(|| timer(TimerClass::Attempt, step.deadline_ms));
+        if !replaced {
+            timers.push(timer(TimerClass::Attempt, step.deadline_ms));
+        }
         // What would come at the end of the attempt or later never comes.
-        let in_time = |due_ms: u64| step.def.cleanup || due_ms < step.deadline_ms;
-        let unacknowledged = step.state == StepState::Dispatched;
+        let in_time = |due_ms: &u64| step.def.cleanup || *due_ms < step.deadline_ms;
         let ack = step
             .ack_due_ms
-            .filter(|due_ms| unacknowledged && in_time(*due_ms))
-            .map(|due_ms| timer(TimerClass::Ack, due_ms));
-        let stop = self.stop_of(step).filter(|_| out);
-        let grace = stop
-            .map(|(stop, _)| stop.grace_until_ms)
-            .filter(|due_ms| in_time(*due_ms))
-            .map(|due_ms| timer(TimerClass::CancelGrace, due_ms));
-        attempt.into_iter().chain(ack).chain(grace)
+            .filter(|_| step.state == StepState::Dispatched);
+        let stop = self.stop_of(step).map(|(stop, _)| stop).or(step.preempted);
+        let grace = stop.map(|stop| stop.grace_until_ms);
+        for (class, due_ms) in [(TimerClass::Ack, ack), (TimerClass::CancelGrace, grace)] {
+            timers.extend(due_ms.filter(in_time).map(|due_ms| timer(class, due_ms)));
+        }
+        // One for all: whatever is due with the first is expired with it.
+        let first = step.grants.iter().map(|grant| grant.expires_ms).min();
+        timers.extend(first.map(|due_ms| timer(TimerClass::ClaimExpiry, due_ms)));
+        timers
     }
 
     fn own_timers(&self) -> impl Iterator<Item = Timer> + use<> {
@@ -431,11 +299,13 @@ impl Coordination {
             step: "".into(),
             number: 0,
         };
-        let plan = self.plan.deadline_ms.filter(|_| self.open_work > 0);
+        let plan = self.deadline_ms.filter(|_| self.open_work > 0);
         let cleanup = self.cleanup_until_ms().filter(|_| self.open_cleanup > 0);
         let plan = plan.map(|due_ms| timer(TimerClass::Plan, due_ms));
         let cleanup = cleanup.map(|due_ms| timer(TimerClass::CleanupGrace, due_ms));
-        plan.into_iter().chain(cleanup)
+        let children = crate::child::waits_until_ms(self);
+        let children = children.map(|due_ms| timer(TimerClass::CancelGrace, due_ms));
+        plan.into_iter().chain(cleanup).chain(children)
     }
 
     fn report_place(&self, seq: u64) -> Result<usize, usize> {
@@ -447,6 +317,13 @@ impl Coordination {
         self.report_place(seq)
             .ok()
             .map(|place| &self.reports[place].1)
+    }
+
+    /// Who is told of a record: the session that added the step, else the owner.
+    pub(crate) fn told_by(&self, seq: u64) -> &str {
+        let step = self.report(seq).and_then(|report| report.step);
+        let added_by = step.and_then(|index| self.steps[index].added_by.as_deref());
+        added_by.unwrap_or(&self.owner)
     }
 
     /// The timer of a report.
@@ -472,11 +349,8 @@ impl Coordination {
             .reports
             .iter()
             .filter_map(|(seq, report)| self.report_timer(*seq, report));
-        let mut all = std::collections::BTreeSet::new();
-        for timer in self.own_timers().chain(steps).chain(reports) {
-            all.insert(timer);
-        }
-        all.into_iter().collect()
+        let all = self.own_timers().chain(steps).chain(reports).collect();
+        order::sort(all, Timer::cmp)
     }
 
     /// Tests what a snapshot says of this coordination's own order, so that no index in it leads astray.
@@ -504,8 +378,9 @@ impl Coordination {
         Err(format!("the snapshot of {} contradicts itself", self.id))
     }
 
-    fn candidate(&self, step: &Step) -> Option<Candidate> {
-        step.state.is_candidate().then(|| Candidate {
+    /// A step as one that can go out as soon as a slot is free.
+    pub(crate) fn candidate(&self, step: &Step) -> Candidate {
+        Candidate {
             coordination: self.id.clone(),
             step: step.id.clone(),
             owner: self.owner.clone(),
@@ -513,7 +388,7 @@ impl Coordination {
             priority: step.def.priority,
             ready_seq: step.ready_seq,
             ready_ms: step.ready_ms,
-        })
+        }
     }
 }
 
@@ -527,6 +402,16 @@ pub(crate) struct Closed {
     pub(crate) terminal_seq: u64,
     /// Reports that were given up, by the number of the reported record, with the deliveries made.
     pub(crate) undelivered: Vec<(u64, u32)>,
+    /// Those of them that are for others than the owner.
+    pub(crate) for_others: Vec<(u64, Name)>,
+}
+
+impl Closed {
+    /// Who is told of a record.
+    pub(crate) fn told_by(&self, seq: u64) -> &str {
+        let other = self.for_others.iter().find(|(of, _)| *of == seq);
+        other.map_or(&self.owner, |(_, session)| session)
+    }
 }
 
 object!(Closed {
@@ -536,6 +421,7 @@ object!(Closed {
     "terminal": req terminal,
     "terminalSeq": req terminal_seq,
     "undelivered": req undelivered,
+    "forOthers": set for_others,
 });
 
 /// The configuration and where it came from.
@@ -572,7 +458,11 @@ pub(crate) struct Index {
     pub(crate) timers: Timers,
     pub(crate) slots: Slots,
     /// Reports that are not acknowledged, by the number of the reported record.
-    pub(crate) reports: BTreeMap<u64, Name>,
+    pub(crate) reports: Numbered<Name>,
+    pub(crate) claims: Claims,
+    /// Hook requests that are open, and questions to people that ever were, by the number of their record.
+    pub(crate) hooks: Numbered<Place>,
+    pub(crate) escalations: Numbered<Place>,
     /// Coordinations that may have something to settle.
     pub(crate) dirty: Vec<Name>,
     pub(crate) live_steps: u64,
@@ -613,8 +503,93 @@ impl State {
         order::insert(&mut index.dirty, coordination.id.clone());
     }
 
+    /// Takes in a step that was added while the plan runs.
+    pub(crate) fn add_step(&mut self, id: &str, step: Step) {
+        let coordination = self.live.get_mut(id).expect("the coordination is live");
+        let index = &mut self.index;
+        let Err(place) = coordination
+            .steps
+            .binary_search_by(|known| known.id.cmp(&step.id))
+        else {
+            return;
+        };
+        for timer in coordination.own_timers() {
+            index.timers.disarm(&timer);
+        }
+        // Steps are named by their places elsewhere; those behind move up by one.
+        let moved = |at: usize| if at >= place { at + 1 } else { at };
+        for known in &mut coordination.steps {
+            for (child, _) in &mut known.children {
+                *child = moved(*child);
+            }
+        }
+        for at in &mut coordination.skippable {
+            *at = moved(*at);
+        }
+        for (_, report) in &mut coordination.reports {
+            report.step = report.step.map(moved);
+        }
+        let bytes = step.def.payload_bytes();
+        coordination.payload_bytes += bytes;
+        index.live_payload_bytes += bytes;
+        index.live_steps += 1;
+        if step.def.cleanup {
+            coordination.open_cleanup += 1;
+        } else {
+            coordination.open_work += 1;
+        }
+        index.slots.insert(coordination.candidate(&step));
+        coordination.steps.insert(place, step);
+        for timer in coordination.own_timers() {
+            index.timers.arm(timer);
+        }
+        order::insert(&mut index.dirty, coordination.id.clone());
+    }
+
+    /// Gives a step a resource.
+    pub(crate) fn add_grant(&mut self, id: &str, index: usize, grant: &Grant) {
+        let coordination = self.coordination(id);
+        let place = (
+            coordination.id.clone(),
+            coordination.steps[index].id.clone(),
+        );
+        self.index.claims.add_grant(place, grant);
+        self.edit_step(id, index, &mut |step| {
+            step.claim_number.get_or_insert(grant.token);
+            step.grants.push(grant.clone());
+        });
+    }
+
+    /// Takes resources from a step.
+    pub(crate) fn remove_grants(&mut self, id: &str, index: usize, tokens: &[u64]) {
+        let step = &self.live.get(id).expect("the coordination is live").steps[index];
+        for grant in &step.grants {
+            if tokens.contains(&grant.token) {
+                self.index.claims.remove_grant(grant);
+            }
+        }
+        self.edit_step(id, index, &mut |step| {
+            step.grants.retain(|grant| !tokens.contains(&grant.token));
+        });
+    }
+
+    /// Builds anew what follows from who owns what in the domain.
+    pub(crate) fn set_owners(&mut self, owners: &[Owner]) {
+        self.index.claims.set_owners(owners);
+        let (live, index) = (&self.live, &mut self.index);
+        for (_, coordination) in live.iter() {
+            index.add_claims(coordination);
+        }
+    }
+
     /// Counts a step as ended.
-    pub(crate) fn step_ended(&mut self, id: &str, cleanup: bool, count: &dyn Fn(&mut Counts)) {
+    pub(crate) fn step_ended(
+        &mut self,
+        id: &str,
+        cleanup: bool,
+        record: &Record,
+        count: &dyn Fn(&mut Counts),
+    ) {
         let coordination = self.live.get_mut(id).expect("the coordination is live");
         for timer in coordination.own_timers() {
             self.index.timers.disarm(&timer);
@@ -624,6 +599,8 @@ impl State {
         } else {
             coordination.open_work -= 1;
         }
+        coordination.last_end_seq = record.seq;
+        coordination.last_end_ms = record.at_ms;
         count(&mut coordination.counts);
         for timer in coordination.own_timers() {
             self.index.timers.arm(timer);
@@ -674,13 +651,17 @@ impl State {
             }
         }
         for step in &coordination.steps {
-            if let Some(candidate) = coordination.candidate(step) {
-                index.slots.insert(candidate);
+            if step.state.is_candidate() {
+                index.slots.insert(coordination.candidate(step));
             }
-            if step.state.is_out() {
-                index.slots.take(&step.session);
+            if step.holds_slot() {
+                index.slots.take_slot();
+            }
+            if step.holds_session() {
+                index.slots.take_session(&step.session);
             }
         }
+        index.add_claims(&coordination);
         order::insert(&mut index.dirty, coordination.id.clone());
         self.live.insert(coordination.id.clone(), coordination);
     }
@@ -700,13 +681,22 @@ impl State {
         };
         self.index.live_steps -= coordination.steps.len() as u64;
         self.index.live_payload_bytes -= coordination.payload_bytes;
+        for seq in coordination.steps.iter().flat_map(|step| &step.asked) {
+            self.index.escalations.remove(seq);
+        }
         order::remove(&mut self.index.dirty, &id);
         let undelivered = coordination
             .reports
             .iter()
             .map(|(seq, report)| (*seq, report.delivery))
             .collect();
+        let others = coordination.reports.iter().filter_map(|(seq, report)| {
+            let session = coordination.steps[report.step?].added_by.clone()?;
+            Some((*seq, session))
+        });
+        let for_others = others.collect();
         let closed = Closed {
+            for_others,
             owner: coordination.owner,
             plan_digest: coordination.plan_digest,
             created_seq: coordination.created_seq,
@@ -726,30 +716,60 @@ impl Index {
         edit: &mut dyn FnMut(&mut Step),
     ) {
         let step = &coordination.steps[index];
-        let was = step.state;
+        let (was, slot, session) = (step.state, step.holds_slot(), step.holds_session());
+        let waiter = step.is_waiter();
         if !was.is_final() {
             for timer in coordination.step_timers(step) {
                 self.timers.disarm(&timer);
             }
         }
-        if was.is_candidate() {
+        if was.is_candidate() || was == StepState::WaitingClaim {
             self.slots.remove(&coordination.id, &step.id);
         }
+        // The order is left under the same facts under which it was entered.
+        let before = waiter.then(|| step.clone());
         edit(&mut coordination.steps[index]);
         let step = &coordination.steps[index];
-        let is = step.state;
-        if was.is_out() && !is.is_out() {
-            self.slots.give(&step.session);
+        match (slot, step.holds_slot()) {
+            (true, false) => self.slots.give_slot(),
+            (false, true) => self.slots.take_slot(),
+            _ => {}
         }
-        if is.is_out() && !was.is_out() {
-            self.slots.take(&step.session);
+        match (session, step.holds_session()) {
+            (true, false) => self.slots.give_session(&step.session),
+            (false, true) => self.slots.take_session(&step.session),
+            _ => {}
         }
-        if let Some(candidate) = coordination.candidate(step) {
-            self.slots.insert(candidate);
+        if step.state.is_candidate() {
+            self.slots.insert(coordination.candidate(step));
         }
-        if !is.is_final() {
+        if !step.state.is_final() {
             for timer in coordination.step_timers(step) {
                 self.timers.arm(timer);
+            }
+        }
+        match before.filter(|_| !step.is_waiter()) {
+            Some(before) => self.claims.remove_waiter(coordination, &before),
+            None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
+            None => {}
+        }
+    }
+
+    /// Takes in what a coordination's steps hold, await, and ask.
+    fn add_claims(&mut self, coordination: &Coordination) {
+        for step in &coordination.steps {
+            let place = || (coordination.id.clone(), step.id.clone());
+            for grant in &step.grants {
+                self.claims.add_grant(place(), grant);
+            }
+            if step.is_waiter() {
+                self.claims.add_waiter(coordination, step);
+            }
+            for hook in &step.hooks {
+                self.hooks.insert(hook.seq, place());
+            }
+            for seq in &step.asked {
+                self.escalations.insert(*seq, place());
             }
         }
     }

@@ -6,6 +6,7 @@
 //! | progress | `not-dispatched` | step.progress | step.progress | late |
 //! | completed, as expected | `not-dispatched` | step.completed | step.completed | late |
 //! | failed, or not as expected | `not-dispatched` | END | END | late |
+//! | escalate | `not-running` | coordination.escalated | coordination.escalated | late |
 //! | notice unknown-target, dropped | - | END(permanent) | - | - |
 //! | notice host-lost | - | END(host_lost) | END(host_lost) | - |
 //!
@@ -16,8 +17,12 @@ use crate::decision::{Answer, Decision};
 use crate::draft::Draft;
 use crate::ending::{Ending, decide_end};
 use crate::envelope::{Envelope, FailureClass, Intent, Outcome};
-use crate::event::{Acknowledged, Class, Completed, InputLate, InputRejected, Progress};
+use crate::escalation::{self, Extra};
+use crate::event::{
+    Acknowledged, Class, Completed, EscalationKind, InputLate, InputRejected, Progress,
+};
 use crate::id::split_attempt_key;
+use crate::lease;
 use crate::limit::KEPT_INPUTS_AN_ATTEMPT_MAX;
 use crate::message::{Caller, Notice, NoticeKind, PROBE_PREFIX};
 use crate::plan::ExpectedOutput;
@@ -82,6 +87,7 @@ pub(crate) fn decide_input(
         step,
         envelope,
         attempt: envelope.attempt.unwrap_or_default(),
+        seq: state.next_seq(),
     };
     if caller.session != envelope.source_session {
         let says = format!(
@@ -107,7 +113,7 @@ pub(crate) fn decide_input(
     let digest = envelope.content_digest();
     if let Some(known) = step.identity(&identity_key(
         input.attempt,
-        envelope.intent,
+        envelope.intent.name(),
         &envelope.part(),
     )) {
         if known.digest != digest {
@@ -128,10 +134,15 @@ pub(crate) fn decide_input(
             answer: Answer::Known(receipt),
         };
     }
-    if input.attempt < step.attempt || step.state.is_final() {
+    // An attempt that ended in a question about it is over, though the step is not.
+    let ended = step.escalation.is_some() && step.ended.len() >= input.attempt as usize;
+    if input.attempt < step.attempt || step.state.is_final() || ended {
         return input.late(digest);
     }
-    if !step.state.is_out() {
+    if envelope.intent == Intent::Escalate {
+        return input.escalate(now_ms, digest);
+    }
+    if !step.is_out() {
         let says = format!(
             "attempt {} is {} and was not handed out",
             step.attempt,
@@ -140,7 +151,7 @@ pub(crate) fn decide_input(
         return input.reject(RejectionCode::NotDispatched, "attempt", says);
     }
     match &envelope.outcome {
-        None if step.state == StepState::Acknowledged => Decision::replay(step.state.name()),
+        None if step.state != StepState::Dispatched => Decision::replay(step.state.name()),
         None => {
             let event = Acknowledged {
                 source_session: envelope.source_session.clone(),
@@ -163,6 +174,8 @@ struct Input<'a> {
     step: &'a Step,
     envelope: &'a Envelope,
     attempt: u32,
+    /// Number of the next record.
+    seq: u64,
 }
 
 impl Input<'_> {
@@ -180,9 +193,16 @@ impl Input<'_> {
                     payload: envelope.payload.clone(),
                     payload_ref: envelope.payload_ref.clone(),
                 };
-                let ack = step.identity(&identity_key(step.attempt, Intent::Ack, ""));
+                let ack = step.identity(&identity_key(step.attempt, Intent::Ack.name(), ""));
                 let cause = ack.map_or(step.dispatched_seq, |ack| ack.seq);
-                return self.accept(Draft::of_step(coordination, step, cause, event));
+                let progress = Draft::of_step(coordination, step, cause, event);
+                let mut drafts = vec![progress.traced(&envelope.trace)];
+                // While a person is asked leases rest, and there is nothing to begin anew.
+                if !step.is_suspended() {
+                    let cause = Some(self.seq);
+                    drafts.extend(lease::renewals(coordination, step, &[], now_ms, cause));
+                }
+                return Decision::accept(drafts);
             }
             Outcome::Completed => match unexpected(step.def.expected_output.as_ref(), envelope) {
                 None => {
@@ -222,7 +242,42 @@ impl Input<'_> {
                 content_digest: Some(digest),
             },
         };
-        self.accept(decide_end(coordination, step, now_ms, ending))
+        let drafts = decide_end(coordination, step, now_ms, ending, self.seq);
+        let traced = |draft: Draft| draft.traced(&envelope.trace);
+        Decision::accept(drafts.into_iter().map(traced).collect())
+    }
+
+    /// A question of the agent to a person.
+    fn escalate(&self, now_ms: u64, digest: String) -> Decision {
+        let (coordination, step) = (self.coordination, self.step);
+        let Some(question) = &self.envelope.question else {
+            let says = "is absent".into();
+            return self.reject(RejectionCode::InvalidField, "question", says);
+        };
+        if !matches!(step.state, StepState::Dispatched | StepState::Acknowledged) {
+            let says = format!("{} is {}, not running", step.id, step.state.name());
+            return self.reject(RejectionCode::NotRunning, "stepId", says);
+        }
+        if coordination.human().is_none() {
+            let says = "the plan asks nobody; its escalationPolicy is none";
+            return Decision::refuse(Rejection::new(RejectionCode::NoHuman, "", says));
+        }
+        if coordination.stop_of(step).is_some() || step.preempted.is_some() {
+            let says = format!("{} is being ended; nothing is asked any more", step.id);
+            let code = RejectionCode::CoordinationStopping;
+            return Decision::refuse(Rejection::new(code, "", says));
+        }
+        let extra = Extra {
+            number: Some(question.number),
+            content_digest: Some(digest),
+            ..Extra::default()
+        };
+        let (kind, text) = (EscalationKind::Question, question.text.clone());
+        let (cause, seq) = (step.last_seq, self.seq);
+        let drafts =
+            escalation::open_with(coordination, step, kind, text, now_ms, cause, seq, extra);
+        let traced = |draft: Draft| draft.traced(&self.envelope.trace);
+        Decision::accept(drafts.into_iter().map(traced).collect())
     }
 
     /// It came after the end: kept, without effect.
@@ -232,7 +287,7 @@ impl Input<'_> {
         let mut drafts = Vec::new();
         if kept < KEPT_INPUTS_AN_ATTEMPT_MAX {
             let event = InputLate {
-                intent: envelope.intent,
+                intent: envelope.intent.name().into(),
                 part: envelope.part(),
                 source_session: envelope.source_session.clone(),
                 code: "late".into(),
@@ -280,7 +335,7 @@ pub(crate) fn reject_on_step(
     let mut drafts = Vec::new();
     if kept < KEPT_INPUTS_AN_ATTEMPT_MAX {
         let event = InputRejected {
-            intent: envelope.intent,
+            intent: envelope.intent.name().into(),
             part: envelope.part(),
             source_session: envelope.source_session.clone(),
             code: code.name().into(),
@@ -337,6 +392,9 @@ fn unexpected(expected: Option<&ExpectedOutput>, envelope: &Envelope) -> Option<
 
 /// Decides a host's word on a message.
 pub(crate) fn decide_notice(state: &State, now_ms: u64, notice: &Notice) -> Decision {
+    if notice.kind == NoticeKind::Unreachable {
+        return escalation::decide_unreachable(state, now_ms, &notice.key);
+    }
     let key = notice.key.strip_prefix(PROBE_PREFIX).unwrap_or(&notice.key);
     let Some((id, step_id, attempt)) = split_attempt_key(key) else {
         let says = format!("{} is not the key of an attempt", notice.key);
@@ -355,7 +413,7 @@ pub(crate) fn decide_notice(state: &State, now_ms: u64, notice: &Notice) -> Deci
         );
         return Decision::refuse(Rejection::new(RejectionCode::UnknownAttempt, "key", says));
     }
-    let current = attempt == step.attempt && step.state.is_out();
+    let current = attempt == step.attempt && step.is_out();
     let ending = match notice.kind {
         NoticeKind::HostLost if current => Ending::found(
             Class::HostLost,
@@ -373,7 +431,8 @@ pub(crate) fn decide_notice(state: &State, now_ms: u64, notice: &Notice) -> Deci
         ),
         _ => return Decision::replay(step.state.name()),
     };
-    Decision::accept(vec![decide_end(coordination, step, now_ms, ending)])
+    let drafts = decide_end(coordination, step, now_ms, ending, state.next_seq());
+    Decision::accept(drafts)
 }
 
 /// Decides any envelope.
@@ -388,11 +447,10 @@ pub(crate) fn decide_envelope(
         return Decision::refuse(Rejection::new(RejectionCode::InvalidField, &field, says));
     }
     match envelope.intent {
-        Intent::Ack | Intent::Report => decide_input(state, now_ms, caller, envelope),
-        Intent::Cancel => crate::cancel::decide_cancel(state, now_ms, caller, envelope),
-        Intent::Execute => {
-            let says = "is execute; work comes in as a plan";
-            Decision::refuse(Rejection::new(RejectionCode::InvalidField, "intent", says))
+        Intent::Ack | Intent::Report | Intent::Escalate => {
+            decide_input(state, now_ms, caller, envelope)
         }
+        Intent::Cancel => crate::cancel::decide_cancel(state, now_ms, caller, envelope),
+        Intent::Execute => crate::added::decide_execute(state, now_ms, caller, envelope),
     }
 }

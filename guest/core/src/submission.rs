@@ -2,6 +2,7 @@
 //!
 //! What a plan must look like is in [`crate::plan`].
 
+use crate::child;
 use crate::config::Config;
 use crate::draft::Draft;
 use crate::event::{Configured, Created, Genesis, RULES};
@@ -121,6 +122,15 @@ pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &st
             says,
         ));
     }
+    let cause = match plan
+        .parent
+        .as_ref()
+        .map(|parent| child::check_parent(state, caller, parent))
+        .transpose()
+    {
+        Ok(cause) => cause,
+        Err(rejection) => return PlanDecision::Refused(rejection),
+    };
     let limits = &config.limits;
     let payload_bytes: u64 = plan
         .steps
@@ -164,7 +174,7 @@ pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &st
         coordination: Some(event.plan.coordination_id.as_str().into()),
         step: None,
         attempt: None,
-        cause: None,
+        cause,
         trace,
         event: event.into(),
     };

@@ -1,73 +1,50 @@
-//! Values by name, in the order of their names.
+//! Values by name or by number, in the order of those.
 //!
-//! One tree of names for every type of value, with the values beside it: each type that is kept in a tree of its own adds
-//! kilobytes to the component. Otherwise a map like any other.
+//! Maps like any other, but on the one tree of [`crate::order`]: each type that is kept in a tree of its own adds kilobytes
+//! to the component.
 
 use crate::event::Name;
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use crate::order::{Key, Ordered};
 
 /// A map from names to values.
 #[derive(Debug)]
 pub(crate) struct Table<V> {
-    places: BTreeMap<Name, usize>,
-    values: Vec<Option<V>>,
-    /// Places without a value.
-    free: Vec<usize>,
+    all: Ordered<(Name, V)>,
 }
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
         Self {
-            places: BTreeMap::new(),
-            values: Vec::new(),
-            free: Vec::new(),
+            all: Ordered::default(),
         }
     }
 }
 
 impl<V> Table<V> {
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.all.len()
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.all.contains(name.as_bytes())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&V> {
-        self.places
-            .get(name)
-            .and_then(|place| self.values[*place].as_ref())
+        self.all.get(name.as_bytes()).map(|(_, value)| value)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut V> {
-        self.places
-            .get(name)
-            .and_then(|place| self.values[*place].as_mut())
+        self.all.get_mut(name.as_bytes()).map(|(_, value)| value)
     }
 
     /// Puts a value under a name, in the place of an older one.
     pub(crate) fn insert(&mut self, name: Name, value: V) {
-        let place = match self.places.get(&name) {
-            Some(place) => *place,
-            None => {
-                let place = self.free.pop().unwrap_or(self.values.len());
-                self.places.insert(name, place);
-                place
-            }
-        };
-        if place == self.values.len() {
-            self.values.push(None);
-        }
-        self.values[place] = Some(value);
+        self.all.insert(name.clone().as_bytes(), (name, value));
     }
 
     /// Takes a value and its name out.
     pub(crate) fn remove(&mut self, name: &str) -> Option<(Name, V)> {
-        let (name, place) = self.places.remove_entry(name)?;
-        self.free.push(place);
-        self.values[place].take().map(|value| (name, value))
+        self.all.remove(name.as_bytes())
     }
 
     /// All values, in the order of their names.
@@ -77,9 +54,55 @@ impl<V> Table<V> {
 
     /// Those past a name.
     pub(crate) fn after(&self, name: Option<&str>) -> impl Iterator<Item = (&Name, &V)> {
-        let from = name.map_or(Bound::Unbounded, |name| Bound::Excluded(Name::from(name)));
-        let places = self.places.range((from, Bound::Unbounded));
-        places.filter_map(|(name, place)| self.values[*place].as_ref().map(|value| (name, value)))
+        // Nothing stands between a name and the same with a zero byte; that is how one name is left out.
+        let from = name.map_or_else(Key::default, |name| Key::default().text(name));
+        self.all.from(&from).map(|(name, value)| (name, value))
+    }
+}
+
+/// A map from numbers to values.
+#[derive(Debug)]
+pub(crate) struct Numbered<V> {
+    all: Ordered<(u64, V)>,
+}
+
+impl<V> Default for Numbered<V> {
+    fn default() -> Self {
+        Self {
+            all: Ordered::default(),
+        }
+    }
+}
+
+// Takes the place of maps that `state.rs` still keeps in trees of their own.
+#[allow(dead_code)]
+impl<V> Numbered<V> {
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn get(&self, number: &u64) -> Option<&V> {
+        self.all.get(&number.to_be_bytes()).map(|(_, value)| value)
+    }
+
+    /// Puts a value under a number; answers with the one that it takes the place of.
+    pub(crate) fn insert(&mut self, number: u64, value: V) -> Option<V> {
+        self.all
+            .insert(&number.to_be_bytes(), (number, value))
+            .map(|(_, value)| value)
+    }
+
+    pub(crate) fn remove(&mut self, number: &u64) -> Option<V> {
+        self.all
+            .remove(&number.to_be_bytes())
+            .map(|(_, value)| value)
+    }
+
+    /// Those from a number on, itself included, in the order of the numbers.
+    pub(crate) fn range_from(&self, number: u64) -> impl Iterator<Item = (u64, &V)> {
+        self.all
+            .from(&number.to_be_bytes())
+            .map(|(number, value)| (*number, value))
     }
 }
 
@@ -88,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_used_again_and_the_order_is_that_of_the_names() {
+    fn a_table_is_in_the_order_of_its_names() {
         let mut table = Table::default();
         for (name, value) in [("b", 1), ("a", 2), ("c", 3)] {
             table.insert(name.into(), value);
@@ -96,13 +119,32 @@ mod tests {
         assert_eq!(table.remove("a"), Some(("a".into(), 2)));
         table.insert("d".into(), 4);
         table.insert("b".into(), 5);
+        table.insert("b.".into(), 6);
         let all: Vec<(&str, i32)> = table
             .iter()
             .map(|(name, value)| (&**name, *value))
             .collect();
-        assert_eq!(all, [("b", 5), ("c", 3), ("d", 4)]);
-        assert_eq!(table.after(Some("b")).count(), 2);
-        assert_eq!((table.len(), table.values.len()), (3, 3));
+        assert_eq!(all, [("b", 5), ("b.", 6), ("c", 3), ("d", 4)]);
+        let after: Vec<&str> = table.after(Some("b")).map(|(name, _)| &**name).collect();
+        assert_eq!(after, ["b.", "c", "d"]);
+        assert_eq!(table.after(Some("bb")).count(), 2);
+        assert_eq!(table.after(Some("")).count(), 4);
+        assert_eq!(table.len(), 4);
         assert!(table.contains("c") && !table.contains("a") && table.get("a").is_none());
+    }
+
+    #[test]
+    fn numbers_are_in_order_and_the_last_value_stays() {
+        let mut table = Numbered::default();
+        for number in [256, 1, u64::MAX, 255] {
+            assert_eq!(table.insert(number, number.to_string()), None);
+        }
+        assert_eq!(table.insert(1, "one".into()), Some("1".into()));
+        assert_eq!(table.get(&1).map(String::as_str), Some("one"));
+        assert_eq!(table.remove(&255), Some("255".into()));
+        assert_eq!((table.remove(&255), table.get(&255)), (None, None));
+        let from: Vec<u64> = table.range_from(2).map(|(number, _)| number).collect();
+        assert_eq!(from, [256, u64::MAX]);
+        assert_eq!(table.len(), 3);
     }
 }

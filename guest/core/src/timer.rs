@@ -4,16 +4,21 @@
 //! index over them; what happens when one fires is decided in [`crate::deadline`].
 
 use crate::event::Name;
-use std::collections::BTreeSet;
+use crate::order::{Key, Ordered};
 
 /// What a timer is for, in the order in which those due at the same time fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+// Not all of them are armed yet.
+#[allow(dead_code)]
 pub(crate) enum TimerClass {
     Attempt,
     Ack,
+    Hook,
+    Human,
     CancelGrace,
     CleanupGrace,
     Plan,
+    ClaimExpiry,
     Report,
     /// Not a timer that fires: a time of which [`crate::slot`] keeps note.
     Slot,
@@ -24,9 +29,12 @@ impl TimerClass {
         match self {
             Self::Attempt => "attempt",
             Self::Ack => "ack",
+            Self::Hook => "hook",
+            Self::Human => "human",
             Self::CancelGrace => "cancel_grace",
             Self::CleanupGrace => "cleanup_grace",
             Self::Plan => "plan",
+            Self::ClaimExpiry => "claim_expiry",
             Self::Report => "report",
             Self::Slot => "slot",
         }
@@ -45,19 +53,31 @@ pub(crate) struct Timer {
     pub(crate) number: u64,
 }
 
+impl Timer {
+    /// Its place among others as bytes, in the declared order.
+    fn key(&self) -> Key {
+        Key::default()
+            .number(self.due_ms)
+            .byte(self.class as u8)
+            .text(&self.coordination)
+            .text(&self.step)
+            .number(self.number)
+    }
+}
+
 /// All awaited times of a domain.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    all: BTreeSet<Timer>,
+    all: Ordered<Timer>,
 }
 
 impl Timers {
     pub(crate) fn arm(&mut self, timer: Timer) {
-        self.all.insert(timer);
+        self.all.insert(&timer.key(), timer);
     }
 
     pub(crate) fn disarm(&mut self, timer: &Timer) {
-        self.all.remove(timer);
+        self.all.remove(&timer.key());
     }
 
     /// The timer to fire first at this time.
@@ -69,13 +89,92 @@ impl Timers {
     pub(crate) fn more_due_than(&self, count: usize, now_ms: u64) -> bool {
         self.all
             .iter()
-            .take(count + 1)
-            .take_while(|timer| timer.due_ms <= now_ms)
-            .count()
-            > count
+            .nth(count)
+            .is_some_and(|timer| timer.due_ms <= now_ms)
     }
 
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
         self.all.first().map(|timer| timer.due_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: [TimerClass; 10] = [
+        TimerClass::Attempt,
+        TimerClass::Ack,
+        TimerClass::Hook,
+        TimerClass::Human,
+        TimerClass::CancelGrace,
+        TimerClass::CleanupGrace,
+        TimerClass::Plan,
+        TimerClass::ClaimExpiry,
+        TimerClass::Report,
+        TimerClass::Slot,
+    ];
+
+    fn timers() -> Vec<Timer> {
+        let mut all = Vec::new();
+        for due_ms in [0, 255, 256] {
+            for class in CLASSES {
+                for (coordination, step) in [("c", ""), ("c", "s"), ("c.1", ""), ("c1", "s")] {
+                    for number in [0, 7, 300] {
+                        all.push(Timer {
+                            due_ms,
+                            class,
+                            coordination: coordination.into(),
+                            step: step.into(),
+                            number,
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn timers_fire_in_the_declared_order() {
+        let mut index = Timers::default();
+        for timer in timers().into_iter().rev() {
+            index.arm(timer);
+        }
+        let mut sorted = timers();
+        sorted.sort();
+        assert_eq!(sorted, timers(), "the list above is in order");
+        for timer in sorted {
+            let first = index.first_due(u64::MAX).cloned();
+            assert_eq!(first.as_ref(), Some(&timer));
+            index.disarm(&timer);
+        }
+        assert_eq!(index.next_due_ms(), None);
+    }
+
+    #[test]
+    fn names_of_classes_are_their_own() {
+        let mut names: Vec<&str> = CLASSES.map(TimerClass::name).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CLASSES.len());
+        assert_eq!(TimerClass::ClaimExpiry.name(), "claim_expiry");
+    }
+
+    #[test]
+    fn more_are_due_than_a_call_may_fire() {
+        let mut index = Timers::default();
+        for (due_ms, step) in [(5, "a"), (5, "b"), (9, "c")] {
+            index.arm(Timer {
+                due_ms,
+                class: TimerClass::Ack,
+                coordination: "c".into(),
+                step: step.into(),
+                number: 1,
+            });
+        }
+        assert!(!index.more_due_than(0, 4) && index.more_due_than(0, 5));
+        assert!(index.more_due_than(1, 5) && !index.more_due_than(2, 5));
+        assert!(index.more_due_than(2, 9) && !index.more_due_than(3, 9));
     }
 }

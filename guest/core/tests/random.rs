@@ -9,7 +9,7 @@ use qm2_core::envelope::{Envelope, FailureClass, Intent, Outcome};
 use qm2_core::event::{Event, Record};
 use qm2_core::ledger::Chain;
 use qm2_core::machine::Machine;
-use qm2_core::message::{Caller, Host, Message, Notice, NoticeKind, Refused, Role};
+use qm2_core::message::{Caller, HookKind, Host, Message, Notice, NoticeKind, Refused, Role};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,12 @@ impl Host for Kept {
         Ok(())
     }
     fn cancel(&mut self, _: &[String]) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn ask(&mut self, _: &str, _: HookKind, _: &str) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn notify(&mut self, _: HookKind, _: &str) -> Result<(), Refused> {
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use super::output::Output;
 use super::{data, exit};
 use globset::Glob;
 use qm2_core::config::Config;
-use qm2_core::message::Caller;
+use qm2_core::message::{Caller, Role};
+use qm2_core::plan::{EscalationPolicy, Plan};
 use qm2_core::receipt::{Problem, RejectionCode};
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::engine::{Answer, Call, Engine};
@@ -44,7 +45,10 @@ pub fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
     let mut warnings = Vec::new();
     if let Some(path) = agents_path(arguments) {
         match AgentsFile::read(&path) {
-            Ok(agents) if errors.is_empty() => warnings = unserved(&text, &agents, &path),
+            Ok(agents) if errors.is_empty() => {
+                warnings = unserved(&text, &agents, &path);
+                warnings.extend(unanswerable(&text, &agents, &path));
+            }
             Ok(_) => {}
             Err(error) => errors.push(Problem {
                 step_id: None,
@@ -204,6 +208,74 @@ fn unserved(text: &str, agents: &AgentsFile, path: &Path) -> Vec<Problem> {
         })
     });
     unserved.collect()
+}
+
+/// Questions of the plan that the people of the file cannot answer, or that would not reach whom they are for.
+fn unanswerable(text: &str, agents: &AgentsFile, path: &Path) -> Vec<Problem> {
+    let plan: Plan = match serde_json::from_str(text) {
+        Ok(plan) => plan,
+        // The component takes the plan, so this does not happen.
+        Err(_) => return Vec::new(),
+    };
+    let policy = &plan.failure_policy;
+    let asks = policy.escalation_policy == EscalationPolicy::Hitl;
+    let Some(human) = policy.human.as_ref().filter(|_| asks) else {
+        return Vec::new();
+    };
+    let warning = |field: String, code: &str, message: String| Problem {
+        step_id: None,
+        field: format!("failurePolicy.human.{field}"),
+        code: code.into(),
+        message,
+    };
+    let globs: Vec<_> = agents
+        .agents
+        .iter()
+        .filter_map(|entry| Some(Glob::new(&entry.session).ok()?.compile_matcher()))
+        .collect();
+    let people = agents.people();
+    let eligible = |role_min: Role| {
+        let with_role = people.with_role(role_min);
+        with_role
+            .filter(|person| person.session != plan.owner_session)
+            .count()
+    };
+    let file = path.display();
+    let mut warnings = Vec::new();
+    for (index, level) in human.levels.iter().enumerate() {
+        let role = level.min_role.name();
+        if eligible(level.min_role) == 0 {
+            let says = format!(
+                "can be answered by nobody: {file} has no [[people]] with role {role} or above beside the plan's owner"
+            );
+            warnings.push(warning(
+                format!("levels[{index}]"),
+                "nobody-to-answer",
+                says,
+            ));
+        }
+        for (number, session) in level.sessions.iter().enumerate() {
+            let is_served = globs.iter().any(|glob| glob.is_match(session));
+            if people.role(session).is_none() && !is_served {
+                let says = format!(
+                    "is {session}, which is neither one of the [[people]] of {file} nor served by an agent of it; it is \
+                     not told of questions"
+                );
+                let field = format!("levels[{index}].sessions[{number}]");
+                warnings.push(warning(field, "unknown-person", says));
+            }
+        }
+    }
+    let lowest = human.levels.iter().map(|level| level.min_role).min();
+    let most = lowest.map_or(0, eligible);
+    if most > 0 && most < human.required_approvals as usize {
+        let says = format!(
+            "is {}, but only {most} of the [[people]] of {file} can approve; nothing would ever be approved",
+            human.required_approvals
+        );
+        warnings.push(warning("requiredApprovals".into(), "too-few-people", says));
+    }
+    warnings
 }
 
 fn text_of(report: &Report, plan: &Path) -> String {

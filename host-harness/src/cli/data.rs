@@ -7,7 +7,6 @@ use qm2_core::config::Config;
 use qm2_core::event::{Event, Record};
 use qm2_core::ledger::Chain;
 use qm2_core::receipt::{CallError, LedgerFault, LedgerFaultKind};
-use qm2_host::agent::AgentTable;
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::engine::{Answer, Call, Engine, Instance};
 use qm2_host::history::History;
@@ -232,32 +231,26 @@ pub async fn remember_agents(domain: &Domain, id: &str, path: &Path) -> Result<(
     Ok(domain.with_store(remember).await?)
 }
 
-/// The agents files of other unfinished coordinations; they go on as soon as the domain opens.
+/// The agents files of other unfinished coordinations, and where they are; they go on as soon as the domain opens.
 pub fn other_agents(
     store: &dyn Store,
     unfinished: &BTreeSet<String>,
     id: &str,
-) -> Result<Vec<(String, AgentTable)>, Failure> {
+) -> Result<Vec<(String, AgentsFile, PathBuf)>, Failure> {
     let mut files = Vec::new();
     for other in unfinished.iter().filter(|other| *other != id) {
         // One that no run left a note about was submitted by another host; its steps have no agents here.
         let Some(path) = remembered_agents(store, other)? else {
             continue;
         };
-        let table = table(&path).map_err(|error| {
+        let file = AgentsFile::read(&path).map_err(|error| {
             let message = format!(
                 "coordination {other} of this data directory has not ended and would go on, but its agents file is not \
                  usable ({error}); restore the file, cancel it with `qm2 cancel {other}`, or use another --data"
             );
             Failure::usage("invalid-agents", message)
         })?;
-        files.push((other.clone(), table));
+        files.push((other.clone(), file, path));
     }
     Ok(files)
-}
-
-/// The agents of a file; they run in its folder.
-pub fn table(path: &Path) -> Result<AgentTable, HostError> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    AgentsFile::read(&path)?.table(path.parent().unwrap_or(Path::new(".")))
 }

@@ -80,7 +80,7 @@ impl From<HostError> for Failure {
             HostError::LedgerBroken { .. } | HostError::Call(CallError::ReadOnly(_)) => {
                 Self::new(exit::LEDGER_BROKEN, "ledger-broken", message)
             }
-            HostError::AgentsFile { .. } | HostError::Glob { .. } => {
+            HostError::AgentsFile { .. } | HostError::Glob { .. } | HostError::Hook { .. } => {
                 Self::usage("invalid-agents", message)
             }
             HostError::Call(CallError::Unknown(_)) => Self::usage("unknown-coordination", message),

@@ -170,9 +170,13 @@ fn summary(members: &Map<String, Value>) -> String {
     let say = |(name, value): (&String, &Value)| match value {
         _ if name.ends_with("Digest") || name == "lane" => None,
         Value::String(text) => Some(format!("{name}={}", first_line(text))),
+        // The one member of a record that is a duration and no moment.
+        Value::Number(ms) if name == "leaseMs" => Some(format!("{name}={ms}")),
         Value::Number(at) if name.ends_with("Ms") => Some(format!("{name}={}", time(at.as_u64()?))),
         Value::Number(_) | Value::Bool(_) => Some(format!("{name}={value}")),
-        Value::Array(items) if items.len() <= 8 && items.iter().all(Value::is_string) => {
+        Value::Array(items)
+            if items.len() <= 8 && items.iter().all(|item| item.is_string() || item.is_u64()) =>
+        {
             Some(format!("{name}={value}"))
         }
         Value::Object(counts) if counts.values().all(Value::is_u64) => {

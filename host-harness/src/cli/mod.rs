@@ -2,14 +2,20 @@
 //!
 //! Holds no rules of coordination: those are in the component. Each command has its own file.
 
+mod agent_env;
 mod cancel;
 mod check;
+mod claim;
 mod component;
 mod data;
+mod escalate;
+mod escalations;
 mod failure;
+mod guard;
 mod ledger;
 mod output;
 mod progress;
+mod question;
 mod run;
 mod schema;
 mod status;
@@ -20,7 +26,7 @@ use clap::{Parser, Subcommand};
 use failure::Failure;
 use output::Output;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -34,6 +40,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// Part of the plan was done.
     pub const PARTIAL: u8 = 3;
+    /// Escalated to a person, and nobody answered before the plan's deadline.
+    pub const ESCALATED: u8 = 4;
     /// The ledger does not verify.
     pub const LEDGER_BROKEN: u8 = 5;
     /// Disk, component, lock, or another fault of the host.
@@ -48,9 +56,15 @@ Start here:
   qm2 run plan.json                   runs it with the agents of qm2.toml beside it; again: resumes it
   qm2 status                          what is running, and what each step waits for (also while run runs)
   qm2 cancel ID                       stops a plan from another terminal
+  qm2 escalations list                what waits for a person; show ID says what it is about
+  qm2 escalations approve ID --as ME  answers it; a run in another terminal goes on at once
   qm2 ledger why 17                   what led to record 17
   qm2 ledger verify --head HASH       nothing was changed, and nothing cut off since you noted HASH
   qm2 schema plan > plan.schema.json  for editors
+
+In the script of a step:
+  token=$(qm2 claim file:a.txt)                          nobody else may write it now
+  qm2 guard file:a.txt --token \"$token\" -- sh write.sh  runs it only while that holds
 
 Exit codes:
   0  success                          4    escalated to a person who did not answer
@@ -65,15 +79,10 @@ With --json stdout carries one JSON value (JSON lines for `ledger export`), an e
 #[derive(Parser)]
 #[command(name = "qm2", version, after_help = HELP, max_term_width = 110)]
 struct Arguments {
-    /// Folder that holds the ledger and everything else of one domain.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "QM2_DATA_DIR",
-        default_value = ".qm2"
-    )]
-    data: PathBuf,
+    /// Folder that holds the ledger and everything else of one domain [default: .qm2; in the process of a step that of
+    /// the step for guard, claim, renew, release and escalate].
+    #[arg(long, global = true, value_name = "DIR", env = "QM2_DATA_DIR")]
+    data: Option<PathBuf>,
     /// Writes one JSON value to stdout.
     #[arg(long, global = true)]
     json: bool,
@@ -94,8 +103,8 @@ Examples:
   qm2 run plan.json --rerun            all of it again, under a new id (ID.rerun-1, …)
   qm2 --json run plan.json | jq -r .terminal
 
-Exit codes: 0 success, 1 failed, 2 the plan or agents file is wrong, 3 partial, 5 ledger broken,
-6 host error, 130 interrupted.")]
+Exit codes: 0 success, 1 failed, 2 the plan or agents file is wrong, 3 partial, 4 escalated to a person who did
+not answer, 5 ledger broken, 6 host error, 130 interrupted.")]
     Run(run::Arguments),
     /// Lists every error of a plan without recording anything.
     #[command(after_help = "\
@@ -121,9 +130,27 @@ Example:
 Running steps get a cancel message and the plan's grace to end; cleanup steps still run. Works from another terminal
 while `qm2 run` runs, and without it. Exit codes: 0 nothing runs any more, 2 no such coordination, 5, 6.")]
     Cancel(cancel::Arguments),
+    /// Shows what waits for a person, and takes the person's answer.
+    #[command(subcommand, after_help = escalations::HELP)]
+    Escalations(escalations::Command),
+    /// Asks a person for the running step that calls it, and prints the answer.
+    #[command(after_help = escalate::HELP)]
+    Escalate(escalate::Arguments),
     /// Shows, exports, verifies and explains the ledger.
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Asks whether a grant of a resource still holds; with a command, runs it only while it does.
+    #[command(after_help = guard::HELP)]
+    Guard(guard::Arguments),
+    /// Claims a resource for the running step that calls it, and prints the fencing token.
+    #[command(after_help = claim::CLAIM_HELP)]
+    Claim(claim::ClaimArguments),
+    /// Begins the leases of the running step that calls it anew.
+    #[command(after_help = claim::RENEW_HELP)]
+    Renew(claim::RenewArguments),
+    /// Gives back what the running step that calls it has claimed.
+    #[command(after_help = claim::RELEASE_HELP)]
+    Release(claim::ReleaseArguments),
     /// Shows what the embedded component is.
     #[command(subcommand)]
     Component(component::Command),
@@ -154,13 +181,21 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
-    let data = arguments.data.as_path();
+    let given = arguments.data.as_deref();
+    let data = given.unwrap_or(Path::new(agent_env::DEFAULT_DATA));
+    let of_step = || agent_env::directory(given);
     match &arguments.command {
         Command::Run(run) => run::run(data, run, output),
         Command::Check(check) => check::run(check, output),
         Command::Status(status) => status::run(data, status, output),
         Command::Cancel(cancel) => cancel::run(data, cancel, output),
+        Command::Escalations(command) => escalations::run(data, command, output),
+        Command::Escalate(question) => escalate::run(&of_step(), question, output),
         Command::Ledger(command) => ledger::run(data, command, output),
+        Command::Guard(guard) => guard::run(&of_step(), guard, output),
+        Command::Claim(claim) => claim::claim(&of_step(), claim, output),
+        Command::Renew(renew) => claim::renew(&of_step(), renew, output),
+        Command::Release(release) => claim::release(&of_step(), release, output),
         Command::Component(command) => component::run(command, output),
         Command::Schema(schema) => schema::run(schema, output),
     }

@@ -112,7 +112,8 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
             return Err(failure);
         }
         let known = data::open(directory)?.coordination_lines(&plan.coordination_id)?;
-        let progress = Progress::new(&plan.coordination_id, &known, output.is_watched());
+        let command = super::command(directory);
+        let progress = Progress::new(&plan.coordination_id, &known, &command, output.is_watched());
         let watching = tokio::spawn(watch(progress, domain.subscribe(), directory.to_path_buf()));
         let interrupted = tokio::select! {
             ended = domain.run(&text) => match ended {
@@ -195,12 +196,17 @@ pub fn builder(
     agents: Option<(&AgentsFile, &Path)>,
 ) -> Result<DomainBuilder, Failure> {
     let mut builder = Domain::builder(directory);
-    let mut recorded = None;
+    // Agents call `qm2 claim` and `qm2 guard`, and not everybody has the program in a folder of the search path.
+    if let Ok(program) = std::env::current_exe() {
+        builder = builder.agent_variable("QM2_BIN", program);
+    }
+    let (mut recorded, mut slowest) = (None, None);
     if data::exists(directory) {
         let store = data::open(directory)?;
         let overview = data::overview(&store)?;
-        for (other, table) in data::other_agents(&store, &overview.unfinished, id)? {
-            builder = builder.agents_for(&other, table);
+        for (other, file, path) in data::other_agents(&store, &overview.unfinished, id)? {
+            slowest = slowest.max(file.hook_timeout_ms());
+            builder = serve(builder, &other, &file, &path)?;
         }
         recorded = overview.config;
     }
@@ -208,12 +214,50 @@ pub fn builder(
         // Another host may have set the rest; only what this command needs is changed.
         let mut config = recorded.unwrap_or_else(config);
         config.phase1.enabled = true;
-        builder = builder
-            .config(config)
-            .lanes(file.lanes)
-            .agents_for(id, data::table(path)?);
+        // Kinds of hooks are those of the agents files: one that nobody here answers would deny every step.
+        config.hooks.clear();
+        let limit = Config::new("local").hook_timeout_ms;
+        let slowest = slowest.max(file.hook_timeout_ms());
+        config.hook_timeout_ms = slowest.map_or(limit, |slowest| slowest.max(limit));
+        builder = serve(builder.config(config).lanes(file.lanes), id, file, path)?;
+    } else if let Some(config) = recorded {
+        builder = builder.config(config);
     }
     Ok(builder)
+}
+
+/// A domain that does no work, so that it can be left at any time: steps rest, but hooks are there, because one that
+/// nobody answers is a deny.
+pub fn resting_builder(directory: &Path) -> Result<DomainBuilder, Failure> {
+    let mut builder = Domain::builder(directory);
+    let store = data::open(directory)?;
+    let overview = data::overview(&store)?;
+    for (id, file, path) in data::other_agents(&store, &overview.unfinished, "")? {
+        builder = builder.hooks_for(&id, file.hook_table(&folder_of(&path))?);
+    }
+    Ok(match overview.config {
+        Some(config) => builder.config(config),
+        None => builder,
+    })
+}
+
+/// Gives a coordination the agents, hooks and people of a file; commands run in its folder.
+fn serve(
+    builder: DomainBuilder,
+    id: &str,
+    file: &AgentsFile,
+    path: &Path,
+) -> Result<DomainBuilder, Failure> {
+    let folder = folder_of(path);
+    Ok(builder
+        .agents_for(id, file.table(&folder)?)
+        .hooks_for(id, file.hook_table(&folder)?)
+        .people_for(id, file.people()))
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    path.parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
 /// What runs the domain, its socket, timers and processes.
@@ -314,6 +358,7 @@ fn report(directory: &Path, id: &str, output: &Output) -> Result<u8, Failure> {
         TerminalState::Success => exit::SUCCESS,
         TerminalState::Partial => exit::PARTIAL,
         TerminalState::Failed => exit::FAILED,
+        TerminalState::Escalated => exit::ESCALATED,
     })
 }
 

@@ -48,6 +48,9 @@ struct Coordination {
     #[serde(skip_serializing_if = "Option::is_none")]
     rerun_of: Option<String>,
     steps: Vec<Step>,
+    /// Ids of questions that wait for a person.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    open_escalations: Vec<String>,
     /// Keys of reports that the owner did not take in time; they stay until it does.
     undelivered_reports: Vec<String>,
 }
@@ -83,7 +86,10 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
     }
     let store = data::open(directory)?;
     let status = read(directory, &store, arguments.id.as_deref())?;
-    output.result(&status, || text_of(&status, arguments.id.is_some()));
+    output.result(&status, || {
+        let command = super::command(directory);
+        text_of(&status, arguments.id.is_some(), &command)
+    });
     Ok(exit::SUCCESS)
 }
 
@@ -142,6 +148,9 @@ fn coordination(instance: &mut Instance, history: &History) -> Result<Coordinati
             None => Ok(closed_step(told)),
         });
     let steps = steps.collect::<Result<_, _>>()?;
+    let asked = description["escalations"].as_array();
+    let asked = asked.into_iter().flatten();
+    let asked = asked.filter_map(|one| one["escalationId"].as_str());
     Ok(Coordination {
         coordination_id: id.clone(),
         state: description["state"].as_str().unwrap_or("closed").to_owned(),
@@ -154,6 +163,7 @@ fn coordination(instance: &mut Instance, history: &History) -> Result<Coordinati
         terminal_seq: history.terminal_seq,
         rerun_of: history.rerun_of.clone(),
         steps,
+        open_escalations: asked.map(ToOwned::to_owned).collect(),
         undelivered_reports: history.undelivered.iter().cloned().collect(),
     })
 }
@@ -200,11 +210,63 @@ fn closed_step(step: &StepHistory) -> Step {
 
 /// What a step waits for, with times as people read them.
 fn waiting(waits: &Value) -> String {
-    let text = waits["text"].as_str().unwrap_or_default();
-    match waits["dueMs"].as_u64() {
-        Some(due_ms) => text.replace(&due_ms.to_string(), &table::time(due_ms)),
-        None => text.to_owned(),
+    let mut text = waits["text"].as_str().unwrap_or_default().to_owned();
+    let mut times = Vec::new();
+    find_times(waits, &mut times);
+    for at_ms in times {
+        text = text.replace(&at_ms.to_string(), &table::time(at_ms));
     }
+    text
+}
+
+/// Every time that is named somewhere in a value, by the ending of its name.
+fn find_times(value: &Value, times: &mut Vec<u64>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member.as_u64().filter(|_| name.ends_with("Ms")) {
+                    // Smaller numbers are no times of day; they may stand for anything in the text.
+                    Some(at_ms) if at_ms > 1_000_000_000_000 => times.push(at_ms),
+                    Some(_) => {}
+                    None => find_times(member, times),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| find_times(item, times)),
+        _ => {}
+    }
+}
+
+/// Who holds the resources that a step waits for, since when, and its place in each queue; a line each.
+fn holders(step: &Step) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut text = String::new();
+    for resource in step
+        .waits_for
+        .iter()
+        .flat_map(|waits| list(&waits["resources"]))
+    {
+        let name = resource["resource"].as_str().unwrap_or_default();
+        let place = match resource["place"].as_u64() {
+            Some(place) if place > 0 => format!(", place {place} in the queue"),
+            _ => String::new(),
+        };
+        text += &format!("{} waits for {name}{place}\n", step.step_id);
+        for holder in list(&resource["holders"]) {
+            let word = |member: &str| holder[member].as_str().unwrap_or_default();
+            let at = |member: &str| holder[member].as_u64().map(table::time).unwrap_or_default();
+            text += &format!(
+                "  held by {}:{} ({}) under token {}, since {}, until {} if it is not renewed\n",
+                word("coordinationId"),
+                word("stepId"),
+                word("session"),
+                holder["token"].as_u64().unwrap_or_default(),
+                at("sinceMs"),
+                at("expiresMs")
+            );
+        }
+    }
+    text
 }
 
 fn wrong_answer(question: &str) -> Failure {
@@ -214,7 +276,7 @@ fn wrong_answer(question: &str) -> Failure {
     )
 }
 
-fn text_of(status: &Status, with_steps: bool) -> String {
+fn text_of(status: &Status, with_steps: bool, command: &str) -> String {
     if status.coordinations.is_empty() {
         return format!(
             "no coordinations; the ledger has {} record(s)",
@@ -224,7 +286,7 @@ fn text_of(status: &Status, with_steps: bool) -> String {
     let mut text = String::new();
     if with_steps {
         for coordination in &status.coordinations {
-            text += &with_its_steps(coordination);
+            text += &with_its_steps(coordination, command);
         }
     } else {
         let mut table = table::new(["coordination", "state", "ended", "steps", "objective"]);
@@ -249,6 +311,14 @@ fn text_of(status: &Status, with_steps: bool) -> String {
             ]);
         }
         text += &format!("{}\n", table.trim_fmt());
+    }
+    for one in status.coordinations.iter().filter(|_| !with_steps) {
+        for id in &one.open_escalations {
+            text += &format!(
+                "{id} of {} waits for a person; `{command} escalations show {id}` says what it is about\n",
+                one.coordination_id
+            );
+        }
     }
     for one in &status.coordinations {
         for key in &one.undelivered_reports {
@@ -277,7 +347,7 @@ pub fn ending(terminal: &str, reason: Option<&str>) -> String {
     )
 }
 
-fn with_its_steps(one: &Coordination) -> String {
+fn with_its_steps(one: &Coordination, command: &str) -> String {
     let ended = one
         .terminal
         .map(|terminal| format!(", {}", ending(terminal, one.reason.as_deref())));
@@ -304,5 +374,59 @@ fn with_its_steps(one: &Coordination) -> String {
         ]);
     }
     text += &format!("{}\n", table.trim_fmt());
+    text.extend(one.steps.iter().map(holders));
+    for id in &one.open_escalations {
+        text += &format!(
+            "{id} waits for a person; `{command} escalations show {id}` says what it is about\n"
+        );
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn step(waits: Value) -> Step {
+        Step {
+            step_id: "build".into(),
+            target_session: "agent:b".into(),
+            state: "waiting_claim".into(),
+            attempt: 1,
+            waits_for: Some(waits),
+            code: None,
+            message: None,
+            result: None,
+        }
+    }
+
+    #[test]
+    fn times_in_a_sentence_are_those_that_its_members_name() {
+        let waits = json!({"kind": "human", "text": "waits for an answer to e7 until 1709251200000", "dueMs": 1_709_251_200_000_u64});
+        assert_eq!(
+            waiting(&waits),
+            "waits for an answer to e7 until 2024-03-01T00:00:00.000Z"
+        );
+        assert_eq!(
+            waiting(&json!({"text": "attempt 5", "dueMs": 5})),
+            "attempt 5"
+        );
+    }
+
+    #[test]
+    fn who_holds_a_resource_since_when_and_the_place_in_its_queue_are_told() {
+        let holder = json!({"coordinationId": "c", "stepId": "s", "session": "agent:a", "token": 17,
+            "sinceMs": 951_782_399_999_u64, "expiresMs": 951_782_400_000_u64});
+        let text = holders(&step(json!({"kind": "claim", "text": "t", "resources": [
+            {"resource": "file:a", "place": 2, "holders": [holder]},
+        ]})));
+        for part in [
+            "build waits for file:a, place 2 in the queue",
+            "held by c:s (agent:a) under token 17, since 2000-02-28T23:59:59.999Z",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(holders(&step(json!({"kind": "slot", "text": "t"}))), "");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Does not decide whether it may start; the parent module does, and the component by its answer to the ack.
 
-use super::Delivery;
+use super::{Answers, Delivery};
 use crate::agent::{Agent, CommandAgent, Function, Report, Task, reply};
 use crate::error::HostError;
 use crate::payload;
@@ -65,6 +65,7 @@ impl Delivery {
             delivery: message.delivery,
             envelope: execute.clone(),
             cancelled: cancel.clone(),
+            answers: self.answers_to(&key),
             submitter: self.submitter.clone(),
         };
         // A task of its own, so that a panic ends the attempt and nothing else.
@@ -137,6 +138,15 @@ impl Delivery {
             forgotten,
         };
         self.report(&execute, report, side).await;
+    }
+
+    /// What people answer to the questions of an attempt that is at work.
+    fn answers_to(&self, key: &str) -> watch::Receiver<Answers> {
+        let state = self.lock();
+        match state.attempts.get(key) {
+            Some(attempt) => attempt.answers.subscribe(),
+            None => watch::channel(Answers::default()).1,
+        }
     }
 
     /// Says that an attempt was taken up, and waits for the commit.
@@ -239,7 +249,7 @@ impl Drop for AtWork {
 }
 
 /// Resolves when the value becomes true, and never if nobody is left who could make it so.
-async fn until(mut value: watch::Receiver<bool>) {
+pub(super) async fn until(mut value: watch::Receiver<bool>) {
     if value.wait_for(|&yes| yes).await.is_err() {
         std::future::pending::<()>().await;
     }
