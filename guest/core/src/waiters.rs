@@ -43,7 +43,7 @@ pub(crate) struct Rank {
 }
 
 /// The parties of an order.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Parties {
     /// Of more than one coordination.
     mixed: bool,
@@ -71,8 +71,11 @@ pub(crate) struct Claims {
     /// Steps by the tokens that they hold, and by the numbers under which they wait.
     held: Numbered<Place>,
     waiting: Numbered<Place>,
-    /// Resources that somebody left since they were last looked at.
-    freed: Vec<Name>,
+    /// Resources that somebody left since they were last looked at, and whether all that wait may go now: whoever leaves
+    /// an exclusive place makes way for many, and one who shared it for one that wants it alone.
+    freed: Vec<(Name, bool)>,
+    /// Steps that began to wait since then.
+    fresh: Vec<Place>,
 }
 
 const APPROVED: u8 = 0;
@@ -204,14 +207,15 @@ impl Node {
         None
     }
 
-    /// Those that nobody who waits here stands before.
-    fn heads(&self) -> Vec<u64> {
+    /// Those that nobody who waits here stands before; if not `all` only one that wants it alone.
+    fn heads(&self, all: bool) -> Vec<u64> {
         let parties = self.parties(None);
         let by_priority = parties.strategy == Strategy::PriorityWins;
         let owner = if parties.mixed { DOMAIN_OWNER } else { OWNER };
         let alone = self.first(Mode::Exclusive, parties, u64::MAX);
         let mut heads: Vec<u64> = Vec::new();
-        for (class, list) in [(0, APPROVED), (1, owner), (2, ANY)] {
+        let lists = [(0, APPROVED), (1, owner), (2, ANY)];
+        for (class, list) in lists.into_iter().filter(|_| all) {
             for (tier, number) in self.list(list, Mode::Shared, by_priority) {
                 let rank = Rank {
                     class,
@@ -265,6 +269,7 @@ impl Claims {
         for claim in &step.def.claims {
             let waiter = self.waiter(live, step, claim);
             let node = self.node(&claim.resource);
+            let parties = node.parties(None);
             for key in waiter.keys() {
                 node.waiting.insert(key, ());
             }
@@ -273,10 +278,14 @@ impl Claims {
                 Some(count) => *count += 1,
                 None => node.coordinations.insert(live.id.clone(), 1),
             }
-            self.freed(&claim.resource);
+            // Other parties may mean another order.
+            if node.parties(None) != parties {
+                self.freed(&claim.resource, true);
+            }
         }
+        let place = (live.id.clone(), step.id.clone());
+        self.fresh.push(place.clone());
         if let Some(number) = step.claim_number {
-            let place = (live.id.clone(), step.id.clone());
             self.waiting.insert(number, place);
         }
     }
@@ -286,6 +295,7 @@ impl Claims {
         for claim in &step.def.claims {
             let waiter = self.waiter(live, step, claim);
             let node = self.node(&claim.resource);
+            let parties = node.parties(None);
             for key in waiter.keys() {
                 node.waiting.remove(&key);
             }
@@ -296,7 +306,8 @@ impl Claims {
                     node.coordinations.remove(&live.id);
                 }
             }
-            self.freed(&claim.resource);
+            let all = waiter.mode == Mode::Exclusive || node.parties(None) != parties;
+            self.freed(&claim.resource, all);
         }
         if let Some(number) = step.claim_number {
             self.waiting.remove(&number);
@@ -315,7 +326,7 @@ impl Claims {
         let grants = self.node(&grant.resource).grants(grant.mode);
         grants.retain(|(token, _)| *token != grant.token);
         self.held.remove(&grant.token);
-        self.freed(&grant.resource);
+        self.freed(&grant.resource, grant.mode == Mode::Exclusive);
     }
 
     fn node(&mut self, resource: &str) -> &mut Node {
@@ -326,11 +337,11 @@ impl Claims {
     }
 
     /// Notes that a resource has to be looked at, and drops it where nobody is left.
-    fn freed(&mut self, resource: &str) {
+    fn freed(&mut self, resource: &str, all: bool) {
         if self.nodes.get(resource).is_some_and(Node::is_empty) {
             self.nodes.remove(resource);
         }
-        order::insert(&mut self.freed, Name::from(resource));
+        order::insert(&mut self.freed, (Name::from(resource), all));
     }
 
     /// The step that holds a token.
@@ -418,16 +429,14 @@ impl Claims {
 
     /// The steps that may have come to the head of an order since this was asked last.
     pub(crate) fn take_heads(&mut self) -> Vec<Place> {
-        let mut numbers: Vec<u64> = Vec::new();
-        for resource in std::mem::take(&mut self.freed) {
+        let mut places = std::mem::take(&mut self.fresh);
+        for (resource, all) in std::mem::take(&mut self.freed) {
             for node in self.overlapping(&resource) {
-                for number in node.heads() {
-                    order::insert(&mut numbers, number);
-                }
+                let place = |number| self.waiting.get(&number).cloned();
+                places.extend(node.heads(all).into_iter().filter_map(place));
             }
         }
-        let place = |number| self.waiting.get(number).cloned();
-        numbers.iter().filter_map(place).collect()
+        places
     }
 
     /// How many stand before a waiting claim on its resource; for people, who count.
