@@ -163,6 +163,15 @@ pub(crate) fn apply(state: &mut State, record: &Record, data: &Added) {
         .parent_step_id
         .as_deref()
         .and_then(|parent| coordination.step_index(parent));
+    if let Some(parent) = parent {
+        // whoever adds work has begun.
+        state.edit_step(id, parent, &mut |step| {
+            if step.state == StepState::Dispatched {
+                step.state = StepState::Acknowledged;
+            }
+        });
+    }
+    let coordination = state.coordination(id);
     let mut step = new_step(data.step.clone(), Vec::new(), record);
     step.depth = 1 + parent.map_or(0, |parent| coordination.steps[parent].depth);
     step.added_by = Some(Name::from(data.source_session.as_str()));

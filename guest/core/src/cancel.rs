@@ -77,7 +77,7 @@ pub(crate) fn decide_cancel(
             .traced(&envelope.trace),
     ];
     if step.is_out() && step.escalation.is_some() {
-        drafts.push(settle::void(coordination, step, cause));
+        drafts.push(settle::void(coordination, step));
     }
     if !step.is_out() {
         let event = Cancelled {

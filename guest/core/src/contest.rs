@@ -13,15 +13,13 @@ use crate::arbitration::{self, Contender, Contest, Decision, OutcomeKind, Owner,
 use crate::claim::{self, Claim};
 use crate::dispatch::decide_dispatch;
 use crate::draft::Draft;
-use crate::escalation;
-use crate::event::{
-    Class, Detected, EscalationKind, ExpiredReason, Failed, Granted, HumanExpired, Name, Outcome,
-    Resolved,
-};
+use crate::escalation::{self, Extra};
+use crate::event::{Class, Detected, EscalationKind, Failed, Granted, Name, Outcome, Resolved};
 use crate::hook;
 use crate::limit::{CONTEST_HOLDERS_MAX, FREE_RETRIES_MAX};
 use crate::message::HookKind;
 use crate::order;
+use crate::settle;
 use crate::state::{Coordination, Grant, State, Step, StepContest};
 use crate::waiters::{Place, Waiter};
 
@@ -235,7 +233,7 @@ pub(crate) fn decide(detected: &Detected, at_ms: u64) -> Decision {
 pub(crate) fn outcome(coordination: &Coordination, decision: &Decision) -> OutcomeKind {
     let outcome = decision.outcomes.first().map(|outcome| outcome.outcome);
     match outcome.unwrap_or(OutcomeKind::Refused) {
-        OutcomeKind::Review if coordination.human().is_none() => OutcomeKind::Refused,
+        OutcomeKind::Review if !coordination.asks() => OutcomeKind::Refused,
         outcome => outcome,
     }
 }
@@ -328,7 +326,7 @@ pub(crate) fn meet(
         let record = resolved(step, &detected.contest_id, decision, outcome);
         drafts.push(Draft::of_step(coordination, step, contest, record));
         if outcome == OutcomeKind::Preempts {
-            voided.extend(void_questions(state, detected, cause));
+            voided.extend(void_questions(state, detected));
         }
     }
     seq += voided.len() as u64;
@@ -341,6 +339,7 @@ pub(crate) fn meet(
             step,
             &outcomes,
             &resources,
+            &tokens_met(&found),
             now_ms,
             cause,
             seq,
@@ -352,7 +351,7 @@ pub(crate) fn meet(
 }
 
 /// Questions of attempts that are being ended are not waited for.
-pub(crate) fn void_questions(state: &State, detected: &Detected, cause: u64) -> Vec<Draft> {
+pub(crate) fn void_questions(state: &State, detected: &Detected) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for holder in detected.holders.iter().filter(|held| held.token.is_some()) {
         let place = (
@@ -363,20 +362,20 @@ pub(crate) fn void_questions(state: &State, detected: &Detected, cause: u64) -> 
         else {
             continue;
         };
-        if let Some(open) = &step.escalation {
-            let event = HumanExpired {
-                escalation_id: format!("e{}", open.seq),
-                level: open.level,
-                fallback: None,
-                reason: ExpiredReason::Voided,
-            };
-            drafts.push(Draft::of_step(coordination, step, cause, event));
+        if step.escalation.is_some() {
+            drafts.push(settle::void(coordination, step));
         }
     }
     drafts
 }
 
-/// What the outcomes of all contests of a step lead to.
+/// Tokens of those whom contests are with; a person decides about these and no others.
+pub(crate) fn tokens_met<'a>(contests: impl IntoIterator<Item = &'a Detected>) -> Vec<u64> {
+    let holders = contests.into_iter().flat_map(|contest| &contest.holders);
+    holders.filter_map(|holder| holder.token).collect()
+}
+
+/// What the outcomes of all contests of a step lead to; `met` are the tokens of those whom they are with.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn follow(
     state: &State,
@@ -384,6 +383,7 @@ pub(crate) fn follow(
     step: &Step,
     outcomes: &[OutcomeKind],
     resources: &[&str],
+    met: &[u64],
     now_ms: u64,
     cause: u64,
     seq: u64,
@@ -400,7 +400,20 @@ pub(crate) fn follow(
             resources.join(", ")
         );
         let kind = EscalationKind::Conflict;
-        return escalation::open(coordination, step, kind, question, now_ms, cause, seq);
+        let extra = Extra {
+            met: met.to_vec(),
+            ..Extra::default()
+        };
+        return escalation::open_with(
+            coordination,
+            step,
+            kind,
+            question,
+            now_ms,
+            cause,
+            seq,
+            extra,
+        );
     }
     if has(OutcomeKind::Waits) || has(OutcomeKind::Preempts) {
         return Vec::new();

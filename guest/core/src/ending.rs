@@ -78,7 +78,7 @@ pub(crate) fn decide_end(
     {
         return vec![Draft::of_step(coordination, step, step.last_seq, retry)];
     }
-    if ending.class != Class::Permanent && coordination.human().is_some() {
+    if ending.class != Class::Permanent && coordination.asks() {
         return ask(coordination, step, now_ms, ending, seq);
     }
     if timeout {
@@ -133,6 +133,7 @@ fn ask(
     // An open question of this step is voided first, in a record of its own.
     let seq = seq + u64::from(step.escalation.is_some());
     let extra = Extra {
+        met: Vec::new(),
         number: None,
         class: Some(ending.class),
         code: Some(ending.code),

@@ -56,6 +56,8 @@ object!(write Subject<'a> {
 /// What the end of an attempt adds to the question that it raises.
 #[derive(Default)]
 pub(crate) struct Extra {
+    /// Tokens of those whom the step contests.
+    pub(crate) met: Vec<u64>,
     pub(crate) number: Option<u64>,
     pub(crate) class: Option<Class>,
     pub(crate) code: Option<String>,
@@ -100,11 +102,6 @@ pub(crate) fn open_with(
     let levels: &[Level] = coordination.human().map_or(&[], |human| &human.levels);
     let question = shorten(question);
     let held = step.grants.iter().map(|grant| grant.token);
-    let met = step
-        .contests
-        .iter()
-        .flat_map(|contest| &contest.detected.holders)
-        .filter_map(|holder| holder.token);
     let digest = codec::digest(&Subject {
         coordination_id: &coordination.id,
         step_id: &step.id,
@@ -114,7 +111,7 @@ pub(crate) fn open_with(
         payload_digest: step.def.payload_digest(),
         claims: &step.def.claims,
         plan_digest: &coordination.plan_digest,
-        tokens: held.chain(met).collect(),
+        tokens: held.chain(extra.met).collect(),
     });
     let escalated = Escalated {
         escalation_id: format!("e{seq}"),
@@ -357,7 +354,7 @@ fn approved(
         let record = contest::resolved(step, &detected.contest_id, decision, outcome);
         drafts.push(Draft::of_step(coordination, step, cause, record));
         if outcome == OutcomeKind::Preempts {
-            drafts.extend(contest::void_questions(state, detected, cause + 1));
+            drafts.extend(contest::void_questions(state, detected));
         }
     }
     drafts

@@ -252,7 +252,7 @@ pub(crate) fn answered(
                 drafts.extend(after);
             }
             HookVerdict::Deny(says) => drafts.push(denied(says)),
-            HookVerdict::Review if coordination.human().is_none() => {
+            HookVerdict::Review if !coordination.asks() => {
                 drafts.push(denied(
                     "a person has to look at it, and the plan asks nobody",
                 ));
@@ -274,7 +274,7 @@ pub(crate) fn answered(
     let outcome = match verdict {
         HookVerdict::NoOpinion => contest::outcome(coordination, &decision),
         HookVerdict::Deny(_) => OutcomeKind::Refused,
-        HookVerdict::Review if coordination.human().is_none() => OutcomeKind::Refused,
+        HookVerdict::Review if !coordination.asks() => OutcomeKind::Refused,
         HookVerdict::Review => OutcomeKind::Review,
     };
     if !matches!(verdict, HookVerdict::NoOpinion) {
@@ -289,7 +289,7 @@ pub(crate) fn answered(
     let record = contest::resolved(step, &known.detected.contest_id, decision, outcome);
     drafts.push(Draft::of_step(coordination, step, seq, record));
     if outcome == OutcomeKind::Preempts {
-        drafts.extend(contest::void_questions(state, &known.detected, seq + 1));
+        drafts.extend(contest::void_questions(state, &known.detected));
     }
     if let HookVerdict::Deny(says) = verdict {
         drafts.push(denied(says));
@@ -315,12 +315,14 @@ pub(crate) fn answered(
         .iter()
         .map(|contest| contest.detected.resource.as_str())
         .collect();
+    let met = contest::tokens_met(step.contests.iter().map(|contest| &contest.detected));
     let after = contest::follow(
         state,
         coordination,
         step,
         &outcomes,
         &resources,
+        &met,
         now_ms,
         seq + 1,
         seq + drafts.len() as u64,

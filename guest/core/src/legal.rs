@@ -300,7 +300,7 @@ fn check_step(
             step.hooks.iter().any(|hook| Some(hook.seq) == seq)
         }
         Event::Escalated(data) => {
-            let asks = coordination.human().is_some() && coordination.stop_of(step).is_none();
+            let asks = coordination.asks() && coordination.stop_of(step).is_none();
             let from = match data.kind {
                 EscalationKind::Review => step.state == StepState::WaitingHook,
                 EscalationKind::Conflict => step.state == StepState::WaitingClaim,

@@ -71,7 +71,7 @@ pub(crate) fn decide_stops(coordination: &Coordination) -> Vec<Draft> {
     };
     let end = |step: &Step| match by {
         // Out with a question: it goes on into its grace, and the question is over.
-        _ if step.is_out() => void(coordination, step, stop.seq),
+        _ if step.is_out() => void(coordination, step),
         CancelledBy::Cancel | CancelledBy::Parent => {
             let event = Cancelled {
                 by,
@@ -92,7 +92,7 @@ pub(crate) fn decide_stops(coordination: &Coordination) -> Vec<Draft> {
 }
 
 /// A question that is not waited for any more.
-pub(crate) fn void(coordination: &Coordination, step: &Step, cause: u64) -> Draft {
+pub(crate) fn void(coordination: &Coordination, step: &Step) -> Draft {
     let open = step.escalation.as_ref();
     let event = HumanExpired {
         escalation_id: format!("e{}", open.map_or(0, |open| open.seq)),
@@ -100,6 +100,7 @@ pub(crate) fn void(coordination: &Coordination, step: &Step, cause: u64) -> Draf
         fallback: None,
         reason: ExpiredReason::Voided,
     };
+    let cause = open.map_or(step.last_seq, |open| open.requested_seq);
     Draft::of_step(coordination, step, cause, event)
 }
 

@@ -244,6 +244,11 @@ impl Coordination {
         policy.human.as_ref().filter(|_| asks)
     }
 
+    /// Whether a person is asked what comes up now. R-38: with a cancel at work nobody is, also about cleanup.
+    pub(crate) fn asks(&self) -> bool {
+        self.cancel.is_none() && self.human().is_some()
+    }
+
     fn step_timers(&self, step: &Step) -> Vec<Timer> {
         let timer = |class, due_ms| Timer {
             due_ms,
@@ -751,6 +756,11 @@ impl Index {
         match before.filter(|_| !step.is_waiter()) {
             Some(before) => self.claims.remove_waiter(coordination, &before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
+            // It stood in the order already while hooks were asked, and what it waits for may have become free since.
+            None if was != step.state && step.state == StepState::WaitingClaim => {
+                let place = (coordination.id.clone(), step.id.clone());
+                self.claims.look_again(place);
+            }
             None => {}
         }
     }

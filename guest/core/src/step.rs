@@ -262,7 +262,8 @@ impl Input<'_> {
             let says = "the plan asks nobody; its escalationPolicy is none";
             return Decision::refuse(Rejection::new(RejectionCode::NoHuman, "", says));
         }
-        if coordination.stop_of(step).is_some() || step.preempted.is_some() {
+        let stops = coordination.stop_of(step).is_some() || coordination.cancel.is_some();
+        if stops || step.preempted.is_some() {
             let says = format!("{} is being ended; nothing is asked any more", step.id);
             let code = RejectionCode::CoordinationStopping;
             return Decision::refuse(Rejection::new(code, "", says));

@@ -314,6 +314,11 @@ impl Claims {
         }
     }
 
+    /// A step that stood in the order already may go out from now on.
+    pub(crate) fn look_again(&mut self, place: Place) {
+        self.fresh.push(place);
+    }
+
     /// Takes a grant in.
     pub(crate) fn add_grant(&mut self, place: Place, grant: &Grant) {
         let entry = (grant.token, place.clone());
