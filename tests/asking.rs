@@ -3,16 +3,16 @@
 //!
 //! What a person can answer to the rules' own questions is in `escalations`.
 
-use crate::escalations::{Case, LONG_MS, PEOPLE, now_ms, operator, plan, refused, text};
+use crate::escalations::{Case, LONG_MS, PEOPLE, operator, plan, refused, text};
 use crate::program::{Directory, SHELL, until};
 use qm2_core::config::Config;
-use qm2_core::envelope::FailureClass;
 use qm2_core::message::{Caller, HumanVerdict, Role};
 use qm2_host::agent::{Report, Task};
 use qm2_host::engine::{Answer, Call};
 use qm2_host::people::Person;
 use qm2_host::{Domain, HostError};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 
 /// Asks, and says what was answered; the answer is also in the attempt's folder.
 const ASKS: &str = "said=$(\"$QM2_BIN\" escalate 'Version 2 is out. Upgrade?') || exit 70\n\
@@ -51,6 +51,26 @@ fn a_shell_step_asks_and_gets_the_text_of_the_answer() {
     // The folder of answers goes with the attempt.
     let left = std::fs::read_dir(case.directory.data().join("answers"));
     assert_eq!(left.map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn a_step_asks_one_question_after_the_other() {
+    let script = "for n in 1 2; do \"$QM2_BIN\" escalate \"Question $n?\" || exit 70; done";
+    let case = Case::new(&plan("twice", &operator(LONG_MS), &[("asks", script)]));
+    let running = case.begin();
+    for number in 1..=2 {
+        let escalated = case.until("coordination.escalated", number);
+        let one = &escalated[number - 1]["data"];
+        assert_eq!(one["number"].as_u64(), u64::try_from(number).ok());
+        assert_eq!(one["question"], format!("Question {number}?"));
+        let said = format!("answer {number}");
+        let id = text(&one["escalationId"]);
+        let answer = case.people(&["approve", &id, "--as", "user:dana", "--text", &said]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+    }
+    assert_eq!(running.wait().code, 0);
+    let completed = &case.records("step.completed")[0]["data"];
+    assert_eq!(completed["payload"], "answer 1\nanswer 2\n");
 }
 
 #[test]
@@ -265,15 +285,32 @@ fn what_is_not_there_waits_for_nobody() {
     assert!(!directory.data().exists());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_of_the_process_asks_and_gets_the_answer() {
-    async fn asks(task: Task) -> Report {
-        match task.ask(1, "Which colour?").await {
-            Ok(Some(text)) => Report::completed(text),
-            Ok(None) => Report::failed(FailureClass::Permanent, "no-answer", "nobody said"),
-            Err(error) => Report::permanent("refused", error.to_string()),
+/// The question that a coordination has open.
+async fn open_question(domain: &Domain, id: &str) -> Value {
+    loop {
+        let describe = Call::Describe { id: id.into() };
+        if let Ok(Answer::Describe(text)) = domain.call(describe).await {
+            let described: Value = serde_json::from_str(&text).expect("JSON");
+            if let Some(one) = described["escalations"].get(0) {
+                return one.clone();
+            }
         }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_the_process_asks_and_hears_what_was_answered() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let asks = move |task: Task| {
+        let hears = hears.clone();
+        async move {
+            let answer = task.ask(1, "Which colour?").await.expect("a question");
+            hears.lock().expect("no panic").push(answer.clone());
+            Report::completed(answer.unwrap_or_default())
+        }
+    };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut config = Config::new("asks");
     config.phase1.enabled = true;
@@ -281,64 +318,36 @@ async fn an_agent_of_the_process_asks_and_gets_the_answer() {
         session: "user:dana".into(),
         role: Role::Operator,
     };
-    let domain = Domain::builder(folder.path())
-        .config(config)
-        .agent("agent:shell:*", asks)
-        .people(vec![dana])
-        .open()
-        .await
-        .expect("a domain");
-    let mut plan = plan("inside", &operator(LONG_MS), &[("asks", "")]);
-    plan["deadlineMs"] = json!(now_ms() + LONG_MS);
-    let running = {
-        let (domain, plan) = (domain.clone(), plan.to_string());
-        tokio::spawn(async move { domain.run(&plan).await })
-    };
-    let question = loop {
-        let describe = Call::Describe {
-            id: "inside".into(),
-        };
-        if let Ok(Answer::Describe(text)) = domain.call(describe).await {
-            let described: Value = serde_json::from_str(&text).expect("JSON");
-            if let Some(one) = described["escalations"]
-                .as_array()
-                .and_then(|all| all.first())
-            {
-                break one.clone();
-            }
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
-    assert_eq!(question["question"], "Which colour?");
+    let builder = Domain::builder(folder.path()).config(config);
+    let builder = builder.agent("agent:shell:*", asks).people(vec![dana]);
+    let domain = builder.open().await.expect("a domain");
     let actor = |role| Caller {
         session: "user:dana".into(),
         role: Some(role),
     };
-    let (id, digest) = (text(&question["escalationId"]), text(&question["digest"]));
-    let yes = HumanVerdict::Approve;
-    let low = domain
-        .answer(actor(Role::User), &id, &digest, yes, None)
-        .await;
-    assert!(matches!(low, Err(HostError::Rejected(_))), "{low:?}");
-    let answer = domain.answer(
-        actor(Role::Operator),
-        &id,
-        &digest,
-        yes,
-        Some("blue".into()),
-    );
-    answer.await.expect("an answer that counts");
-    let ended = running.await.expect("no panic").expect("an end");
-    assert_eq!(ended.terminal, "success");
-    let lines = domain
-        .with_store(|store| store.coordination_lines("inside"))
-        .await
-        .expect("lines");
-    let completed = lines
-        .iter()
-        .find(|line| line.contains("step.completed"))
-        .expect("a record");
-    assert!(completed.contains("\"payload\":\"blue\""), "{completed}");
+    for (name, verdict, terminal) in [
+        ("approved", HumanVerdict::Approve, "success"),
+        ("denied", HumanVerdict::Deny, "failed"),
+    ] {
+        let plan = plan(name, &operator(LONG_MS), &[("asks", "")]).to_string();
+        let running = {
+            let domain = domain.clone();
+            tokio::spawn(async move { domain.run(&plan).await })
+        };
+        let question = open_question(&domain, name).await;
+        assert_eq!(question["question"], "Which colour?");
+        let (id, digest) = (text(&question["escalationId"]), text(&question["digest"]));
+        let low = domain.answer(actor(Role::User), &id, &digest, verdict, None);
+        let low = low.await;
+        assert!(matches!(low, Err(HostError::Rejected(_))), "{low:?}");
+        let said = Some("blue".to_owned());
+        let answer = domain.answer(actor(Role::Operator), &id, &digest, verdict, said);
+        answer.await.expect("an answer that counts");
+        let ended = running.await.expect("no panic").expect("an end");
+        assert_eq!(ended.terminal, terminal);
+    }
+    let heard = heard.lock().expect("no panic").clone();
+    assert_eq!(heard, [Some("blue".to_owned()), None]);
     domain.close().await;
 }
 

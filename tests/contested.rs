@@ -2,19 +2,8 @@
 //!
 //! What the guard answers and when a guarded command ends is in `guard`.
 
-use crate::program::{Directory, Output, plan};
+use crate::program::Directory;
 use serde_json::json;
-
-fn run_contested(directory: &Directory, name: &str) -> Output {
-    let agents = plan("contested.toml");
-    directory.run(&[
-        "--json",
-        "run",
-        &plan(&format!("{name}.json")),
-        "--agents",
-        &agents,
-    ])
-}
 
 fn counter(directory: &Directory, name: &str) -> u64 {
     let text = directory.text(&format!("contested/{name}.txt"));
@@ -26,7 +15,7 @@ fn counter(directory: &Directory, name: &str) -> u64 {
 #[test]
 fn sixteen_agents_under_claims_and_guard_lose_no_increment() {
     let directory = Directory::new();
-    let output = run_contested(&directory, "contested-file");
+    let output = directory.run_plan("contested-file.json");
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(counter(&directory, "contested-file"), 400);
     // One grant at a time, each with a larger token than the one before.
@@ -59,7 +48,7 @@ fn sixteen_agents_under_claims_and_guard_lose_no_increment() {
 #[test]
 fn the_same_agents_without_claims_lose_increments() {
     let directory = Directory::new();
-    let output = run_contested(&directory, "contested-file-unguarded");
+    let output = directory.run_plan("contested-file-unguarded.json");
     assert_eq!(output.code, 0, "{output:?}");
     let counter = counter(&directory, "contested-file-unguarded");
     assert!(counter < 400, "nothing was lost, so nothing was shown");
@@ -68,7 +57,7 @@ fn the_same_agents_without_claims_lose_increments() {
 #[test]
 fn an_agent_that_outlives_its_lease_is_refused_and_its_write_never_lands() {
     let directory = Directory::new();
-    let output = run_contested(&directory, "contested-file-outlived");
+    let output = directory.run_plan("contested-file-outlived.json");
     assert_eq!(output.code, 3, "{output:?}");
     let notes = "contested/contested-file-outlived.txt";
     assert_eq!(directory.text(notes), "slow\nnext\n");

@@ -720,11 +720,15 @@ fn write(path: &Path, script: &str) -> tokio::process::Command {
     command
 }
 
-async fn claim(domain: &Domain, step_id: &str, lease_ms: u64) -> u64 {
-    let caller = Caller {
+fn caller(step_id: &str) -> Caller {
+    Caller {
         session: session(step_id),
         role: None,
-    };
+    }
+}
+
+async fn claim(domain: &Domain, step_id: &str, lease_ms: u64) -> u64 {
+    let caller = caller(step_id);
     let request = ClaimRequest {
         coordination_id: "c".into(),
         step_id: step_id.into(),
@@ -818,6 +822,18 @@ async fn a_host_runs_commands_under_grants_of_its_own_domain() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut lines = domain.subscribe();
+    // A renewed lease moves the end.
+    clock.forward(50_000);
+    let renewed = domain.call(Call::Renew {
+        caller: caller("a"),
+        now_ms: 0,
+        coordination_id: "c".into(),
+        step_id: "a".into(),
+        attempt: 1,
+        tokens: vec![token],
+    });
+    let renewed = renewed.await.expect("a call");
+    assert!(matches!(&renewed, Answer::Renew(Ok(grants)) if grants[0].expires_ms == 1_110_000));
     clock.forward(59_999);
     let verdict = domain
         .check(&GuardRequest::write("file:notes", &session("a"), token))

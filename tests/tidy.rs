@@ -115,16 +115,11 @@ fn no_file_names_a_path_of_somebodys_machine() {
     assert_eq!(places(&files(&root()), is_path), [""; 0]);
 }
 
-/// The rules of this version: claims, arbitration, human review, child plans and added steps are not among them.
+/// The rules of SPEC section 5.
 fn rules() -> Vec<String> {
     let machine = (1..=6).map(|n| format!("m{n}"));
-    let of = |range: std::ops::RangeInclusive<u32>| range.map(|n| format!("r_{n}"));
-    let shape = of(1..=20).chain(of(22..=22)).chain(of(25..=40));
-    machine
-        .chain(shape)
-        .chain(of(60..=65))
-        .chain(of(67..=67))
-        .collect()
+    let rules = (1..=67).map(|n| format!("r_{n}"));
+    machine.chain(rules).collect()
 }
 
 #[test]

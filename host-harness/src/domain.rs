@@ -204,7 +204,7 @@ pub(crate) fn run(
         let mut calls = 0;
         while let Some(input) = next {
             match input {
-                Input::Call { call, side, reply } => writer.apply(call, side, reply),
+                Input::Call { call, side, reply } => writer.apply(*call, side, reply),
                 Input::Finished(finished) => writer.finish(finished),
                 Input::Store(work) => {
                     // It sees what came before it.

@@ -44,7 +44,8 @@ pub(crate) type StoreWork = Box<dyn FnOnce(&mut dyn Store) + Send>;
 pub(crate) enum Input {
     /// A call of the component.
     Call {
-        call: Call,
+        /// Elsewhere, because most inputs are far smaller.
+        call: Box<Call>,
         side: Side,
         reply: Option<Reply>,
     },
@@ -67,6 +68,7 @@ impl Submitter {
     /// Makes a call at the present time.
     pub(crate) async fn call(&self, mut call: Call, side: Side) -> Result<Answer> {
         call.set_now(self.clock.now_ms());
+        let call = Box::new(call);
         let (reply, answer) = oneshot::channel();
         let reply = Some(reply);
         let input = Input::Call { call, side, reply };
@@ -122,7 +124,7 @@ impl Submitter {
         let now_ms = self.clock.now_ms();
         let call = Call::Notice { now_ms, notices };
         self.send(Input::Call {
-            call,
+            call: Box::new(call),
             side: Side::default(),
             reply: None,
         });

@@ -1,7 +1,10 @@
 //! The feature gate, configure, and the reading exports.
 
 use crate::support::*;
+use qm2_core::arbitration::{Contest, Policy};
+use qm2_core::claim::Access;
 use qm2_core::envelope::FailureClass;
+use qm2_core::message::{HookVerdict, HumanVerdict};
 use qm2_core::receipt::{CallError, Head};
 use qm2_host::engine::{Answer, Call};
 use serde_json::json;
@@ -29,18 +32,73 @@ fn gate_off_only_configure_and_the_reading_exports_work() {
         },
         Call::Advance { now_ms },
         Call::NextDeadline,
+        Call::Verdict {
+            now_ms,
+            hook_id: "h1".into(),
+            handler: "g".into(),
+            verdict: HookVerdict::NoOpinion,
+        },
+        Call::Answer {
+            actor: dana(),
+            now_ms,
+            escalation_id: "e1".into(),
+            digest: String::new(),
+            verdict: HumanVerdict::Approve,
+            text: None,
+        },
+        Call::Claim {
+            caller: dana(),
+            now_ms,
+            request: request("a", 1, "file:x"),
+        },
+        Call::Renew {
+            caller: dana(),
+            now_ms,
+            coordination_id: "c".into(),
+            step_id: "a".into(),
+            attempt: 1,
+            tokens: Vec::new(),
+        },
+        Call::Release {
+            caller: dana(),
+            now_ms,
+            coordination_id: "c".into(),
+            step_id: "a".into(),
+            attempt: 1,
+            tokens: Vec::new(),
+        },
+        Call::Check {
+            now_ms,
+            resource: "file:x".into(),
+            session: "agent:a".into(),
+            token: 1,
+            mode: Access::Write,
+            regions: Vec::new(),
+            base_version: None,
+        },
         Call::Notice {
             now_ms,
             notices: Vec::new(),
         },
         Call::Reconcile,
     ];
+    let arbitrate = Call::Arbitrate {
+        contest: Contest {
+            resource: "file:x".into(),
+            at_ms: 0,
+            contenders: Vec::new(),
+            holders: Vec::new(),
+        },
+        policy: Policy::default(),
+    };
     let disabled = |s: &mut Scenario| {
         for call in &gated {
             assert_eq!(s.call(call), Err(CallError::Disabled), "{}", call.name());
         }
         assert!(s.call(&Call::Head).is_ok());
         assert!(s.call(&Call::StateDigest).is_ok());
+        // A pure function, which knows no state.
+        assert!(s.call(&arbitrate).is_ok());
         assert!(s.call(&Call::Describe { id: id.clone() }).is_ok());
         assert!(
             s.call(&Call::Snapshot {
@@ -188,4 +246,26 @@ fn describe_and_explain_wait_say_what_there_is_and_what_is_unknown() {
         id: "nowhere".into(),
     });
     assert!(matches!(answer, Err(CallError::Unknown(_))), "{answer:?}");
+}
+
+#[test]
+fn gate_off_leases_hooks_and_questions_rest() {
+    let mut s = Scenario::new();
+    let claim = json!({"resource": "file:x", "leaseMs": 1_000});
+    s.plan(plan([step("a").claim(claim), step("b")]).hitl());
+    s.ask("b", 1, 1);
+    s.configure(|config| config.phase1.enabled = false).unwrap();
+    s.seen();
+    assert_eq!(s.advance_once(20_000), Err(CallError::Disabled));
+    assert_eq!(s.step_state("b"), "waiting_human");
+    s.configure(|_| {}).unwrap();
+    s.seen();
+    s.advance(20_000);
+    s.expect(&[
+        "claim.expired a:1",
+        "coordination.escalated a:1",
+        "human.requested a:1",
+        "human.expired b:1",
+        "step.failed b:1",
+    ]);
 }

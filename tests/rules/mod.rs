@@ -18,6 +18,7 @@ mod plan_end;
 mod plan_shape;
 mod random;
 mod report;
+mod shared_bounds;
 mod shared_table;
 mod table;
 mod time_and_retry;

@@ -59,8 +59,8 @@ impl Effects {
     }
 
     /// Adds what a record that was just applied asks for.
-    pub(crate) fn add(&mut self, state: &State, record: &Record) {
-        self.tell(state, record);
+    pub(crate) fn add(&mut self, state: &State, record: &Record, line: &str) {
+        self.tell(state, record, line);
         let Some(coordination) = record
             .coordination_id
             .as_deref()
@@ -121,7 +121,7 @@ impl Effects {
     }
 
     /// Tells hooks of ends, where they want to know.
-    fn tell(&mut self, state: &State, record: &Record) {
+    fn tell(&mut self, state: &State, record: &Record, line: &str) {
         let kind = match &record.event {
             Event::Completed(_)
             | Event::Failed(_)
@@ -135,7 +135,7 @@ impl Effects {
         };
         if hook::is_registered(state, kind) {
             // The record itself, as the ledger has it, says all there is.
-            self.told.push((kind, record.line(&state.head.hash).0));
+            self.told.push((kind, line.to_owned()));
         }
     }
 

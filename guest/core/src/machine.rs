@@ -842,8 +842,8 @@ impl Machine {
         );
         let (line, hash) = record.line(&self.state.head.hash);
         apply(&mut self.state, &record, hash);
+        call.effects.add(&self.state, &record, &line);
         call.lines.push(line);
-        call.effects.add(&self.state, &record);
     }
 
     /// One append for the whole call, and only then its effects.

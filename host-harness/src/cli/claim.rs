@@ -19,8 +19,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Wait between two tries of a claim, and before a process that asked to be asked again is.
+/// Wait before a process that asked to be asked again is, and between the first two tries of a claim.
 const TRY_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait between two tries of a claim: many that wait must not keep the domain busy.
+const TRY_EVERY_MAX: Duration = Duration::from_millis(100);
 
 /// Help of `claim` after the arguments.
 pub const CLAIM_HELP: &str = "\
@@ -119,6 +121,7 @@ pub fn claim(directory: &Path, arguments: &ClaimArguments, output: &Output) -> R
     };
     let until = Instant::now().checked_add(Duration::from_secs(arguments.wait));
     let grant = with_owner(directory, async |client| {
+        let mut wait = TRY_EVERY;
         loop {
             let granted = match ask(client, &call).await? {
                 Answer::Claim(granted) => granted,
@@ -132,8 +135,9 @@ pub fn claim(directory: &Path, arguments: &ClaimArguments, output: &Output) -> R
                 Err(rejection) if until.is_some_and(|until| Instant::now() >= until) => {
                     return Err(refused(rejection));
                 }
-                Err(_) => tokio::time::sleep(TRY_EVERY).await,
+                Err(_) => tokio::time::sleep(wait).await,
             }
+            wait = (wait * 3 / 2).min(TRY_EVERY_MAX);
         }
     })?;
     output.result(&grant, || grant.token.to_string());

@@ -256,13 +256,26 @@ impl Contest {
                     ("has it", Some(token)) => format!("has it under token {token}"),
                     _ => what.to_owned(),
                 };
+                let parts: Vec<String> = list(&claim["regions"])
+                    .iter()
+                    .map(|part| format!("{}..{}", part["start"], part["end"]))
+                    .collect();
+                let parts = match parts.is_empty() {
+                    true => String::new(),
+                    false => format!(", parts {}", parts.join(" ")),
+                };
+                let based = claim["baseVersion"]
+                    .as_str()
+                    .map(|version| format!(", based on {}", table::first_line(version)));
                 text += &format!(
-                    "\n{what}: {}:{}:{} {}, priority {}{}",
+                    "\n{what}: {}:{}:{} ({}) {}, priority {}{parts}{}{}",
                     word("coordinationId"),
                     word("stepId"),
                     claim["attempt"].as_u64().unwrap_or(1),
+                    word("session"),
                     word("mode"),
                     word("priority"),
+                    based.unwrap_or_default(),
                     expires.unwrap_or_default()
                 );
             }
@@ -469,9 +482,10 @@ mod tests {
         let plan = json!({"coordinationId": "c", "objective": "o", "ownerSession": "user:me", "deadlineMs": 99_000,
             "steps": [{"stepId": "s", "targetSession": "agent:a", "payload": "write\u{1b}[2J it"}],
             "failurePolicy": {"human": {"fallback": "deny"}}});
-        let contender = json!({"coordinationId": "c", "stepId": "s", "attempt": 1, "priority": "high", "claimNumber": 3, "mode": "exclusive"});
+        let contender = json!({"coordinationId": "c", "stepId": "s", "attempt": 1, "priority": "high", "claimNumber": 3, "mode": "exclusive", "session": "agent:a",
+            "baseVersion": "v1", "regions": [{"start": 0, "end": 9}]});
         let holder = json!({"coordinationId": "d", "stepId": "t", "attempt": 2, "priority": "low", "claimNumber": 2,
-            "mode": "shared", "token": 2, "expiresMs": 5_000});
+            "mode": "shared", "token": 2, "expiresMs": 5_000, "session": "agent:d"});
         let records = vec![
             record(1, "coordination.created", json!({"plan": plan})),
             record(
@@ -508,8 +522,8 @@ mod tests {
             "e5: open, conflict",
             "Who?",
             "file:a",
-            "wants it: c:s:1 exclusive, priority high",
-            "has it under token 2: d:t:2 shared, priority low, until 1970-01-01T00:00:05.000Z",
+            "wants it: c:s:1 (agent:a) exclusive, priority high, parts 0..9, based on v1",
+            "has it under token 2: d:t:2 (agent:d) shared, priority low, until 1970-01-01T00:00:05.000Z",
             "write [2J it",
             "approve   the step comes first",
             "deny      the step fails (conflict_unresolved)",

@@ -210,12 +210,14 @@ impl Delivery {
         );
         let text = envelope.payload.unwrap_or_default();
         let state = self.lock();
-        if let Some(attempt) = state.attempts.get(&key) {
-            let (id, text) = (id.clone(), text.clone());
-            attempt.answers.send_modify(|answers| {
-                answers.texts.insert(id, text);
-            });
-        }
+        // One that is over, as after a denial, must not take what was said with that for a yes.
+        let Some(attempt) = state.attempts.get(&key).filter(|attempt| !attempt.ended) else {
+            drop(state);
+            return self.finished(Finished::Message(message.key));
+        };
+        attempt.answers.send_modify(|answers| {
+            answers.texts.insert(id.clone(), text.clone());
+        });
         drop(state);
         let this = self.clone();
         // Handing out must not wait for the disk.
