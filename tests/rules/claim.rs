@@ -10,6 +10,9 @@ use serde_json::json;
 
 const RETRYABLE: FailureClass = FailureClass::Retryable;
 
+/// What takes a step out of the order.
+type Leave = fn(&mut Scenario);
+
 /// Two steps that want the same file; `a` has it.
 fn contested() -> Scenario {
     let mut s = Scenario::new();
@@ -657,6 +660,68 @@ fn r_50_where_orders_cross_the_lowest_claim_number_of_the_circle_goes() {
         let second = if first == "b" { "c" } else { "b" };
         assert_eq!(s.step_state(second), "dispatched");
     }
+}
+
+#[test]
+fn r_50_a_circle_of_three_begins_with_its_lowest_number() {
+    let wants = |id: &str, one: &str, two: &str| step(id).claims(one).claims(two);
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let all = step("a").claims("file:x").claims("file:y").claims("file:z");
+    let base = plan([
+        all,
+        wants("b", "file:x", "file:y"),
+        wants("c", "file:y", "file:z"),
+        wants("d", "file:z", "file:x"),
+    ]);
+    let owned = base.owner("file:x", "agent:b").owner("file:y", "agent:c");
+    s.plan(owned.owner("file:z", "agent:d"));
+    s.done("a", 1, "");
+    let states = |s: &mut Scenario| ["b", "c", "d"].map(|id| s.step_state(id));
+    assert_eq!(
+        states(&mut s),
+        ["dispatched", "waiting_claim", "waiting_claim"]
+    );
+    // Now nobody stands before d, which stands before c.
+    s.done("b", 1, "");
+    assert_eq!(states(&mut s), ["completed", "waiting_claim", "dispatched"]);
+    s.done("d", 1, "");
+    assert_eq!(states(&mut s), ["completed", "dispatched", "completed"]);
+}
+
+#[test]
+fn r_50_who_leaves_the_order_makes_way() {
+    let leave: [(&str, Leave); 2] = [
+        ("cancelled", |s| {
+            s.cancel_step("b");
+        }),
+        ("timed_out", |s| s.advance(5_000)),
+    ];
+    for (ended, leave) in leave {
+        let mut s = Scenario::new();
+        // b bars y, which z of another plan wants.
+        s.plan(plan([step("a").claims("file:x")]).set("coordinationId", "e"));
+        let b = step("b").claims("file:x").claims("file:y");
+        s.plan(plan([b, step("0")]).set("deadlineMs", 5_000));
+        s.plan(plan([step("z").claims("file:y")]).set("coordinationId", "f"));
+        assert_eq!(s.describe("f")["steps"][0]["state"], "waiting_claim");
+        leave(&mut s);
+        assert_eq!(s.step_state("b"), ended);
+        assert_eq!(s.describe("f")["steps"][0]["state"], "dispatched");
+    }
+}
+
+#[test]
+fn r_41_while_a_person_is_asked_nothing_is_claimed_renewed_or_released() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").claims("file:x")]).hitl());
+    s.ask("a", 1, 1);
+    s.seen();
+    let refused = s.claim(request("a", 1, "file:y")).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    let refused = s.renew("a", 1, &[]).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    assert_eq!(s.release("a", 1, &[]), "not-running attempt stop");
+    s.expect(&[]);
 }
 
 #[test]

@@ -296,6 +296,54 @@ fn r_52_review_of_a_contest_asks_a_person_and_is_a_refusal_where_there_is_none()
 }
 
 #[test]
+fn r_52_a_newcomer_that_is_denied_makes_way_for_the_next() {
+    let mut s = before_arbitrate(|plan| plan);
+    s.plan(plan([step("z").claims("file:x")]).set("coordinationId", "e"));
+    let (first, second) = (s.asks[0].hook_id.clone(), s.asks[1].hook_id.clone());
+    s.done("a", 1, "");
+    s.verdict(&second, "gatekeeper", NO_OPINION);
+    assert_eq!(s.describe("e")["steps"][0]["state"], "waiting_claim");
+    s.seen();
+    s.verdict(&first, "gatekeeper", deny());
+    s.expect(&[
+        "hook.verdict b:1",
+        "conflict.resolved b:1",
+        "step.failed b:1",
+        "claim.granted e/z:1",
+        "step.dispatched e/z:1",
+        "coordination.terminal",
+    ]);
+}
+
+#[test]
+fn r_52_both_kinds_are_asked_one_after_the_other_and_once() {
+    let mut s = with_hooks(&[HookKind::BeforeDispatch, HookKind::BeforeArbitrate]);
+    s.plan(plan([
+        step("a").claims("file:x"),
+        step("b").claims("file:x"),
+    ]));
+    let (a, b) = (s.asks[0].hook_id.clone(), s.asks[1].hook_id.clone());
+    s.verdict(&a, "gatekeeper", NO_OPINION);
+    s.seen();
+    s.verdict(&b, "gatekeeper", NO_OPINION);
+    s.expect(&[
+        "hook.verdict b:1",
+        "conflict.detected b:1",
+        "hook.requested b:1",
+    ]);
+    assert_eq!(s.data("hook.requested b:1")["kind"], "before_arbitrate");
+    s.judge(NO_OPINION);
+    s.expect(&["hook.verdict b:1", "conflict.resolved b:1"]);
+    s.done("a", 1, "");
+    s.expect(&[
+        "step.completed a:1",
+        "claim.released a:1",
+        "claim.granted b:1",
+        "step.dispatched b:1",
+    ]);
+}
+
+#[test]
 fn r_52_every_contested_resource_is_asked_about() {
     let mut s = with_hooks(&[HookKind::BeforeArbitrate]);
     let both = |id: &str| step(id).claims("file:x").claims("file:y");

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 const WRITE: Access = Access::Write;
 
+/// What ends an attempt.
+type End = fn(&mut Scenario);
+
 fn lease(resource: &str, lease_ms: u64) -> Value {
     json!({"resource": resource, "leaseMs": lease_ms})
 }
@@ -352,7 +355,7 @@ fn r_59_leases_rest_while_a_person_is_asked() {
 
 #[test]
 fn r_50_every_end_of_an_attempt_gives_its_leases_back() {
-    let ends: [(&str, fn(&mut Scenario)); 5] = [
+    let ends: [(&str, End); 5] = [
         ("step.failed a:1", |s| {
             s.fail("a", 1, FailureClass::Permanent, "x");
         }),

@@ -834,3 +834,31 @@ fn r_50_an_approved_attempt_keeps_the_claim_number_of_the_first() {
     assert_eq!(s.data("claim.granted a:2")["claimNumber"], number);
     assert!(s.token("a", 2) > s.token("a", 1));
 }
+
+// ---- snapshots ----
+
+#[test]
+fn r_61_every_waiting_state_goes_on_after_replay_and_after_a_snapshot() {
+    for state in WAITING.into_iter().chain(["exhausted", "question"]) {
+        for restored in [true, false] {
+            let mut s = at(state);
+            if restored {
+                s.shadow_restored();
+            } else {
+                s.shadow_replayed();
+            }
+            s.reconcile();
+            s.done("0", 1, "");
+            match state {
+                "claim" => {}
+                "hook" | "contest" => drop(s.judge(HookVerdict::NoOpinion)),
+                _ => drop(s.approve("a")),
+            }
+            let attempt = if state == "exhausted" { 2 } else { 1 };
+            s.progress("a", attempt, 1);
+            assert_eq!(s.step_state("a"), "acknowledged", "{state}");
+            s.advance(20_000);
+            s.advance(900_000);
+        }
+    }
+}

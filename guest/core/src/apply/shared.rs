@@ -249,7 +249,9 @@ fn decided(state: &mut State, id: &str, index: usize, record: &Record, data: &Hu
             escalation.approvals.push(data.actor.clone());
         }
         let question = escalation.kind == EscalationKind::Question;
-        if data.is_final && question {
+        // The words of a denial are in the failure; only an approval goes to the session.
+        let approved = data.verdict == HumanVerdict::Approve;
+        if data.is_final && question && approved {
             step.replies.push(Reply {
                 seq: record.seq,
                 escalation: step.asked.last().copied().unwrap_or_default(),
