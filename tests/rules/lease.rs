@@ -387,3 +387,57 @@ fn r_50_every_end_of_an_attempt_gives_its_leases_back() {
         assert!(!s.check("file:x", "agent:a", token, Access::Read).allowed);
     }
 }
+
+#[test]
+fn m2_timers_of_one_time_fire_by_class_whatever_their_steps_are_called() {
+    use qm2_core::message::{HookKind, HookVerdict};
+    let mut s = Scenario::with(|config| {
+        config.max_in_flight = 9;
+        config.hook_timeout_ms = 5_000;
+        config.hooks = vec![HookKind::BeforeDispatch];
+    });
+    let human = json!({"levels": [{"timeoutMs": 5_000}]});
+    // Its lease ends, its person does not answer, its hook does not, its attempt is over: all at 5 000.
+    let steps = [
+        step("a").claim(lease("file:x", 5_000)),
+        step("b"),
+        step("c"),
+        step("d").set("timeoutMs", 5_000),
+    ];
+    s.plan(plan(steps).human(human));
+    let ids: Vec<String> = s.asks.iter().map(|ask| ask.hook_id.clone()).collect();
+    for id in [&ids[0], &ids[1], &ids[3]] {
+        s.verdict(id, "gatekeeper", HookVerdict::NoOpinion);
+    }
+    s.ask("b", 1, 1);
+    s.seen();
+    s.advance(5_000);
+    s.expect(&[
+        "coordination.escalated d:1",
+        "human.requested d:1",
+        "hook.verdict c:1",
+        "step.failed c:1",
+        "human.expired b:1",
+        "step.failed b:1",
+        "claim.expired a:1",
+        "coordination.escalated a:1",
+        "human.requested a:1",
+    ]);
+}
+
+#[test]
+fn r_50_leases_of_extra_claims_end_with_the_attempt_as_well() {
+    let mut s = held();
+    let first = s.token("a", 1);
+    let extra = s.claim(request("a", 1, "queue:q")).unwrap().token;
+    s.seen();
+    s.fail("a", 1, FailureClass::Retryable, "x");
+    s.expect(&["step.retry_scheduled a:1", "claim.released a:1"]);
+    assert_eq!(
+        s.data("claim.released a:1")["tokens"],
+        json!([first, extra])
+    );
+    // The retry takes what the plan declares, and no more.
+    s.advance(1_000);
+    assert_eq!(s.holds("a"), ["file:x"]);
+}

@@ -11,7 +11,7 @@ use crate::arbitration::OutcomeKind;
 use crate::codec;
 use crate::envelope::FailureClass;
 use crate::event::{
-    CancelledBy, Class, Completed, Counts, Created, Escalated, EscalationKind, Event,
+    CancelledBy, Class, Completed, Counts, Created, Detected, Escalated, EscalationKind, Event,
     ExpiredReason, HumanDecided, HumanExpired, Name, Record, Resolved, RetryScheduled, SkipReason,
     Which,
 };

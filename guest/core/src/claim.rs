@@ -169,15 +169,15 @@ pub(crate) fn inner_prefix(resource: &str) -> String {
 /// The resources that contain this one, the smallest first, without itself.
 pub(crate) fn ancestors(resource: &str) -> Vec<&str> {
     let start = path_start(resource);
-    let root = start + usize::from(resource[start..].starts_with('/'));
+    let bytes = resource.as_bytes();
+    let root = start + usize::from(bytes.get(start) == Some(&b'/'));
     let mut found = Vec::new();
     let mut end = resource.len();
     while end > root {
-        end = match resource[root..end].rfind('/') {
-            Some(slash) => root + slash,
-            None => root,
-        };
-        found.push(&resource[..end]);
+        let slash = bytes[root..end].iter().rposition(|byte| *byte == b'/');
+        end = root + slash.unwrap_or(0);
+        // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
+        found.extend(resource.get(..end));
     }
     found
 }

@@ -512,9 +512,29 @@ impl<A: Read, B: Read> Read for (A, B) {
     }
 }
 
-/// Whether a value is the one that an absent member stands for.
-pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+/// A value that an absent member may stand for.
+pub(crate) trait Absent {
+    /// Whether it is that value.
+    fn is_absent(&self) -> bool;
+}
+
+impl Absent for bool {
+    fn is_absent(&self) -> bool {
+        !*self
+    }
+}
+
+impl Absent for u32 {
+    fn is_absent(&self) -> bool {
+        *self == 0
+    }
+}
+
+// Without a comparison, which would bring in that of the entries.
+impl<T> Absent for Vec<T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 /// Gives a struct its canonical form: its members in order, each `req`uired, `opt`ional (an `Option`, left out if none),
@@ -547,7 +567,7 @@ macro_rules! object {
         $crate::codec::write_opt($out, $name, &$value);
     };
     (@write set $value:expr, $name:literal, $out:ident) => {
-        if !$crate::codec::is_default(&$value) {
+        if !$crate::codec::Absent::is_absent(&$value) {
             $crate::codec::write_req($out, $name, &$value);
         }
     };

@@ -37,13 +37,19 @@ impl Draft {
         cause: u64,
         event: impl Into<Event>,
     ) -> Self {
+        Self::of(coordination, None, cause, event.into())
+    }
+
+    // One copy for all types of events.
+    #[inline(never)]
+    fn of(coordination: &Coordination, step: Option<&Step>, cause: u64, event: Event) -> Self {
         Self {
             coordination: Some(coordination.id.clone()),
-            step: None,
-            attempt: None,
+            step: step.map(|step| step.id.clone()),
+            attempt: step.map(|step| step.attempt),
             cause: Some(cause),
             trace: coordination.plan.trace.clone(),
-            event: event.into(),
+            event,
         }
     }
 
@@ -54,11 +60,7 @@ impl Draft {
         cause: u64,
         event: impl Into<Event>,
     ) -> Self {
-        Self {
-            step: Some(step.id.clone()),
-            attempt: Some(step.attempt),
-            ..Self::of_coordination(coordination, cause, event)
-        }
+        Self::of(coordination, Some(step), cause, event.into())
     }
 
     /// Under the trace of the envelope that led here, where it has one.

@@ -83,11 +83,17 @@ pub struct Trace {
     pub traceparent: Option<String>,
 }
 
+impl crate::codec::Absent for Trace {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 impl Trace {
     /// Nothing to carry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.fields().iter().all(|(_, text)| text.is_none())
     }
 
     /// The fields with their JSON names.

@@ -240,13 +240,14 @@ macro_rules! events {
             object!($variant { $($json: $mode $member,)* });
 
             impl From<$variant> for Event {
-                fn from(data: $variant) -> Self { Self::$variant(data) }
+                fn from(data: $variant) -> Self { Self::$variant(Box::new(data)) }
             }
         )*
 
-        /// What a record says happened, one variant a record type.
+        /// What a record says happened, one variant a record type. Each in a box: an event is moved often, and with its
+        /// content beside the others a move would be as long as the largest of them.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Event { $($(#[$doc])* $variant($variant),)* }
+        pub enum Event { $($(#[$doc])* $variant(Box<$variant>),)* }
 
         impl Event {
             /// The types of records, in the order of SPEC section 4.
@@ -264,7 +265,7 @@ macro_rules! events {
 
             fn read_data(type_name: &str, input: &mut Input<'_>) -> Result<Self, ReadError> {
                 match type_name {
-                    $($name => Ok(Self::$variant($variant::read(input))),)*
+                    $($name => Ok(Self::$variant(Box::new($variant::read(input)))),)*
                     _ => Err(ReadError::Unsupported(format!("record type {type_name} is not known"))),
                 }
             }

@@ -40,7 +40,7 @@ pub(crate) fn apply_shared(state: &mut State, record: &Record) {
             let contest = StepContest {
                 seq,
                 at_ms,
-                detected: data.clone(),
+                detected: Detected::clone(data),
                 outcome: None,
             };
             step.contests.push(contest);
