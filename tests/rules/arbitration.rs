@@ -215,6 +215,28 @@ fn r_45_preempt_ends_the_holder_with_grace_and_retries_it_free_with_its_number()
 }
 
 #[test]
+fn r_45_a_lease_that_ends_within_the_grace_costs_the_victim_nothing() {
+    let mut s =
+        preemption(|step| step.set("claims", json!([{"resource": "file:x", "leaseMs": 5_000}])));
+    s.seen();
+    s.advance(5_000);
+    s.expect(&[
+        "claim.expired 0:1",
+        "step.retry_scheduled 0:1",
+        "claim.granted h:1",
+        "step.dispatched h:1",
+        "conflict.detected 0:2",
+        "conflict.resolved 0:2",
+    ]);
+    let retry = s.data("step.retry_scheduled 0:1");
+    assert_eq!(
+        (&retry["class"], &retry["free"]),
+        (&json!("preempted"), &json!(true))
+    );
+    assert_eq!(s.describe("c")["retriesUsed"], 0);
+}
+
+#[test]
 fn r_45_a_question_of_a_preempted_attempt_is_void() {
     let mut s = Scenario::with(|config| config.max_in_flight = 9);
     let high = step("h")

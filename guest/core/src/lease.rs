@@ -301,7 +301,11 @@ pub(crate) fn decide_expiry(
         })
         .collect();
     let says = format!("{} lease(s) ran out at {now_ms}", drafts.len());
-    let ending = Ending::found(Class::Retryable, "lease_lost", says);
+    // whoever is being ended in favour of another is retried for nothing, also when its lease ends first.
+    let ending = match step.preempted {
+        Some(_) => Ending::found(Class::Preempted, "preempted", says),
+        None => Ending::found(Class::Retryable, "lease_lost", says),
+    };
     let seq = state.next_seq() + drafts.len() as u64;
     drafts.extend(decide_end(coordination, step, now_ms, ending, seq));
     drafts
