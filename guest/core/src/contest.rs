@@ -563,16 +563,8 @@ pub(crate) fn is_merged(
     holder_step: &Step,
     grant: &Grant,
 ) -> bool {
-    let merges = |party: &Coordination| {
-        party.plan.conflict_policy.strategy_of(&claim.resource)
-            >= arbitration::Strategy::MergeIfSafe
-    };
-    let one = arbitration::Strategy::MergeIfSafe;
-    let strategy =
-        [coordination, other].map(|party| party.plan.conflict_policy.strategy_of(&claim.resource));
-    merges(coordination)
-        && merges(other)
-        && strategy.contains(&one)
+    let strategy = |party: &Coordination| party.plan.conflict_policy.strategy_of(&claim.resource);
+    strategy(coordination).min(strategy(other)) == arbitration::Strategy::MergeIfSafe
         && arbitration::is_safe(
             &contender(coordination, step, claim, 0),
             &holder(other, holder_step, grant, 0),
