@@ -130,7 +130,7 @@ pub(crate) fn detect(
     let claims = &state.index.claims;
     let waiter = claims.waiter(coordination, step, claim);
     let granted = grants_met(state, &place(coordination, step), claim);
-    let met = claims.waiters_met(&claim.resource, &waiter);
+    let met = claims.waiters_met(&claim.resource, &waiter, coordination, step);
     let first = met.iter().find(|(_, ahead)| *ahead).or(met.first());
     let waits = first
         .and_then(|(rank, _)| claims.waiting(rank.number))
@@ -159,7 +159,14 @@ pub(crate) fn detect(
         resource: claim.resource.clone(),
         contenders: vec![contender(coordination, step, claim, number)],
         holders,
-        policy: policy(state, coordination, &claim.resource, &waiter, &parties),
+        policy: policy(
+            state,
+            coordination,
+            step,
+            &claim.resource,
+            &waiter,
+            &parties,
+        ),
     })
 }
 
@@ -168,11 +175,16 @@ pub(crate) fn detect(
 fn policy(
     state: &State,
     coordination: &Coordination,
+    step: &Step,
     resource: &str,
     waiter: &Waiter,
     parties: &[&Coordination],
 ) -> Policy {
-    let (waiting_mixed, strategy) = state.index.claims.parties_of(resource, waiter);
+    let (waiting_mixed, strategy) =
+        state
+            .index
+            .claims
+            .parties_of(resource, waiter, coordination, step);
     let mixed = waiting_mixed || parties.iter().any(|party| party.id != coordination.id);
     let own = &coordination.plan.conflict_policy;
     let strictest = parties
@@ -545,7 +557,7 @@ fn held_back_by(state: &State, coordination: &Coordination, step: &Step) -> Opti
         }
         let claims = &state.index.claims;
         let waiter = claims.waiter(coordination, step, claim);
-        for (rank, ahead) in claims.waiters_met(&claim.resource, &waiter) {
+        for (rank, ahead) in claims.waiters_met(&claim.resource, &waiter, coordination, step) {
             if ahead {
                 order::insert(&mut numbers, rank.number);
             }

@@ -247,6 +247,8 @@ pub(crate) fn answered(
         .find(|contest| Some(contest.seq) == hook.contest);
     let Some(known) = known else {
         match verdict {
+            // Where too many are out already it stands in line again, cleared.
+            HookVerdict::NoOpinion if !state.index.slots.keeps_room(&step.session) => {}
             HookVerdict::NoOpinion => {
                 let after = dispatch::go_on(state, coordination, step, now_ms, seq + 1);
                 drafts.extend(after);

@@ -141,6 +141,12 @@ impl Slots {
         self.session_out(session) < self.session_in_flight
     }
 
+    /// Whether a step that holds a slot and one of its session would get them again if it gave them back: not where those
+    /// that came back from a person, or a narrower configuration, have passed the width.
+    pub(crate) fn keeps_room(&self, session: &str) -> bool {
+        self.in_flight <= self.max_in_flight && self.session_out(session) <= self.session_in_flight
+    }
+
     /// A slot of the domain is used, even where none was free.
     pub(crate) fn take_slot(&mut self) {
         self.in_flight += 1;

@@ -83,6 +83,12 @@ const OWNER: u8 = 1;
 const DOMAIN_OWNER: u8 = 2;
 const ANY: u8 = 3;
 
+/// The strategy under which a step waits for a resource itself, where it does.
+fn own_strategy(live: &Coordination, step: &Step, resource: &str) -> Option<Strategy> {
+    let waits = step.is_waiter() && step.def.claims.iter().any(|own| own.resource == resource);
+    waits.then(|| live.plan.conflict_policy.strategy_of(resource))
+}
+
 /// A list of waiters, by class, mode and order, and a place in it: one number, so that one tree holds all lists.
 fn key(class: u8, mode: Mode, by_priority: bool, tier: u8, number: u64) -> u64 {
     let list = class * 4 + u8::from(mode == Mode::Shared) * 2 + u8::from(by_priority);
@@ -154,8 +160,9 @@ impl Node {
         }
     }
 
-    /// The parties of the order here, with one more where one is given.
-    fn parties(&self, also: Option<&Waiter>) -> Parties {
+    /// The parties of the order here, with one more where one is given, whose step may wait here already under another
+    /// strategy, which does not count.
+    fn parties(&self, also: Option<&Waiter>, not: Option<Strategy>) -> Parties {
         let others = also.map_or(1, |waiter| {
             usize::from(self.coordinations.contains(&waiter.coordination))
         });
@@ -165,9 +172,10 @@ impl Node {
             Strategy::MergeIfSafe,
             Strategy::PriorityWins,
         ];
-        let here = words
-            .into_iter()
-            .find(|strategy| self.strategies[*strategy as usize] > 0);
+        let here = words.into_iter().find(|strategy| {
+            let own = u32::from(not == Some(*strategy));
+            self.strategies[*strategy as usize] > own
+        });
         let own = also.map(|waiter| waiter.strategy);
         Parties {
             mixed: self.coordinations.len() > others,
@@ -209,7 +217,7 @@ impl Node {
 
     /// Those that nobody who waits here stands before; if not `all` only one that wants it alone.
     fn heads(&self, all: bool) -> Vec<u64> {
-        let parties = self.parties(None);
+        let parties = self.parties(None, None);
         let by_priority = parties.strategy == Strategy::PriorityWins;
         let owner = if parties.mixed { DOMAIN_OWNER } else { OWNER };
         let alone = self.first(Mode::Exclusive, parties, u64::MAX);
@@ -269,7 +277,7 @@ impl Claims {
         for claim in &step.def.claims {
             let waiter = self.waiter(live, step, claim);
             let node = self.node(&claim.resource);
-            let parties = node.parties(None);
+            let parties = node.parties(None, None);
             for key in waiter.keys() {
                 node.waiting.insert(key, ());
             }
@@ -279,7 +287,7 @@ impl Claims {
                 None => node.coordinations.insert(live.id.clone(), 1),
             }
             // Other parties may mean another order.
-            if node.parties(None) != parties {
+            if node.parties(None, None) != parties {
                 self.freed(&claim.resource, true);
             }
         }
@@ -295,7 +303,7 @@ impl Claims {
         for claim in &step.def.claims {
             let waiter = self.waiter(live, step, claim);
             let node = self.node(&claim.resource);
-            let parties = node.parties(None);
+            let parties = node.parties(None, None);
             for key in waiter.keys() {
                 node.waiting.remove(&key);
             }
@@ -306,7 +314,7 @@ impl Claims {
                     node.coordinations.remove(&live.id);
                 }
             }
-            let all = waiter.mode == Mode::Exclusive || node.parties(None) != parties;
+            let all = waiter.mode == Mode::Exclusive || node.parties(None, None) != parties;
             self.freed(&claim.resource, all);
         }
         if let Some(number) = step.claim_number {
@@ -360,20 +368,17 @@ impl Claims {
     }
 
     /// The resource itself, those that contain it and those within it, as far as somebody holds or awaits them.
-    fn overlapping(&self, resource: &str) -> Vec<&Node> {
-        let mut found: Vec<&Node> = self.nodes.get(resource).into_iter().collect();
-        found.extend(
-            claim::ancestors(resource)
-                .into_iter()
-                .filter_map(|outer| self.nodes.get(outer)),
-        );
+    fn overlapping<'a>(&'a self, resource: &'a str) -> Vec<(&'a str, &'a Node)> {
+        let known = |name: &'a str| Some((name, self.nodes.get(name)?));
+        let mut found: Vec<(&str, &Node)> = known(resource).into_iter().collect();
+        found.extend(claim::ancestors(resource).into_iter().filter_map(known));
         let prefix = claim::inner_prefix(resource);
         let inner = self
             .nodes
             .after(Some(&prefix))
             .take_while(|(name, _)| name.starts_with(&prefix))
             .filter(|(name, _)| claim::contains(resource, name));
-        found.extend(inner.map(|(_, node)| node));
+        found.extend(inner.map(|(name, node)| (&**name, node)));
         found
     }
 
@@ -386,7 +391,7 @@ impl Claims {
         most: usize,
     ) -> Vec<(u64, Place)> {
         let mut met: Vec<(u64, Place)> = Vec::new();
-        for node in self.overlapping(resource) {
+        for (_, node) in self.overlapping(resource) {
             let shared = node
                 .shared
                 .iter()
@@ -404,10 +409,16 @@ impl Claims {
 
     /// Those that wait and that a claim gets in the way of: the first on each overlapping resource, with whether it
     /// comes before the claim.
-    pub(crate) fn waiters_met(&self, resource: &str, waiter: &Waiter) -> Vec<(Rank, bool)> {
+    pub(crate) fn waiters_met(
+        &self,
+        resource: &str,
+        waiter: &Waiter,
+        live: &Coordination,
+        step: &Step,
+    ) -> Vec<(Rank, bool)> {
         let mut met = Vec::new();
-        for node in self.overlapping(resource) {
-            let parties = node.parties(Some(waiter));
+        for (name, node) in self.overlapping(resource) {
+            let parties = node.parties(Some(waiter), own_strategy(live, step, name));
             let own = waiter.rank(parties);
             for mode in [Mode::Exclusive, Mode::Shared] {
                 if mode == Mode::Shared && waiter.mode == Mode::Shared {
@@ -422,10 +433,16 @@ impl Claims {
     }
 
     /// Whether those that wait for a resource, and one more, are of several coordinations, and their strictest strategy.
-    pub(crate) fn parties_of(&self, resource: &str, waiter: &Waiter) -> (bool, Strategy) {
+    pub(crate) fn parties_of(
+        &self,
+        resource: &str,
+        waiter: &Waiter,
+        live: &Coordination,
+        step: &Step,
+    ) -> (bool, Strategy) {
         match self.nodes.get(resource) {
             Some(node) => {
-                let parties = node.parties(Some(waiter));
+                let parties = node.parties(Some(waiter), own_strategy(live, step, resource));
                 (parties.mixed, parties.strategy)
             }
             None => (false, waiter.strategy),
@@ -436,7 +453,7 @@ impl Claims {
     pub(crate) fn take_heads(&mut self) -> Vec<Place> {
         let mut places = std::mem::take(&mut self.fresh);
         for (resource, all) in std::mem::take(&mut self.freed) {
-            for node in self.overlapping(&resource) {
+            for (_, node) in self.overlapping(&resource) {
                 let place = |number| self.waiting.get(&number).cloned();
                 places.extend(node.heads(all).into_iter().filter_map(place));
             }
@@ -449,7 +466,7 @@ impl Claims {
         let Some(node) = self.nodes.get(resource) else {
             return 0;
         };
-        let parties = node.parties(Some(waiter));
+        let parties = node.parties(Some(waiter), None);
         let own = waiter.rank(parties);
         let by_priority = parties.strategy == Strategy::PriorityWins;
         let owner = if parties.mixed { DOMAIN_OWNER } else { OWNER };
