@@ -474,3 +474,22 @@ fn a_kind_that_is_no_longer_registered_is_not_asked_any_more() {
     let call = Call::Describe { id: "e".into() };
     assert!(s.call(&call).is_ok());
 }
+
+#[test]
+fn r_63_a_step_that_the_hooks_let_go_stands_in_line_where_the_width_is_passed() {
+    let mut s = Scenario::with(|config| {
+        config.hooks = vec![HookKind::BeforeDispatch];
+        config.max_in_flight = 1;
+    });
+    s.plan(plan([step("a"), step("b")]).hitl());
+    s.judge(NO_OPINION);
+    // The question gives the slot to b; the answer brings a back beside it, past the width.
+    s.ask("a", 1, 1);
+    assert_eq!(s.step_state("b"), "waiting_hook");
+    s.approve("a");
+    s.seen();
+    assert_eq!(s.judge(NO_OPINION), "accepted ready");
+    s.expect(&["hook.verdict b:1"]);
+    s.done("a", 1, "");
+    s.expect(&["step.completed a:1", "step.dispatched b:1"]);
+}
