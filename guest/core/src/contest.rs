@@ -9,7 +9,9 @@
 //! Any refused: the step fails. Else any review: a person is asked. Else any that waits: the step waits. Who gets what is
 //! decided by [`crate::arbitration`]; the order of those that wait is kept in [`crate::waiters`].
 
-use crate::arbitration::{self, Contender, Contest, Decision, OutcomeKind, Owner, Policy};
+use crate::arbitration::{
+    self, Contender, Contest, Decision, OutcomeKind, Owner, Policy, Strategy,
+};
 use crate::claim::{self, Claim};
 use crate::dispatch::decide_dispatch;
 use crate::draft::Draft;
@@ -141,7 +143,14 @@ pub(crate) fn detect(
     let mut parties: Vec<&Coordination> = granted.iter().map(|(party, _, _)| *party).collect();
     let mut holders: Vec<Contender> = granted
         .iter()
-        .map(|(party, step, grant)| holder(party, step, grant, now_ms))
+        .map(|(party, step, grant)| {
+            let mut held = holder(party, step, grant, now_ms);
+            // What is held of another resource counts whole: its units are others.
+            if grant.resource != claim.resource {
+                held.regions.clear();
+            }
+            held
+        })
         .collect();
     if let Some((party, other)) = waits {
         parties.push(party);
@@ -533,7 +542,11 @@ pub(crate) fn is_free(
     };
     grants_met(state, &place(coordination, step), &claim)
         .into_iter()
-        .all(|(other, holder, grant)| is_merged(coordination, step, &claim, other, holder, grant))
+        .all(|(other, holder, grant)| {
+            // The strictest of all parties decided, which may be stricter than that of these two.
+            strategy_between(coordination, other, &claim) >= Strategy::MergeIfSafe
+                && is_safe_beside(coordination, step, &claim, other, holder, grant)
+        })
 }
 
 /// Whether a waiting step can go out.
@@ -551,7 +564,8 @@ fn held_back_by(state: &State, coordination: &Coordination, step: &Step) -> Opti
     let mut numbers = Vec::new();
     for claim in &step.def.claims {
         for (other, holder_step, grant) in grants_met(state, &place(coordination, step), claim) {
-            if !is_merged(coordination, step, claim, other, holder_step, grant) {
+            let merges = strategy_between(coordination, other, claim) == Strategy::MergeIfSafe;
+            if !merges || !is_safe_beside(coordination, step, claim, other, holder_step, grant) {
                 return None;
             }
         }
@@ -566,8 +580,14 @@ fn held_back_by(state: &State, coordination: &Coordination, step: &Step) -> Opti
     Some(numbers)
 }
 
-/// Whether a claim and a grant on the resource may stand beside each other under merge_if_safe.
-pub(crate) fn is_merged(
+/// The strictest strategy of two parties.
+fn strategy_between(a: &Coordination, b: &Coordination, claim: &Claim) -> Strategy {
+    let of = |party: &Coordination| party.plan.conflict_policy.strategy_of(&claim.resource);
+    of(a).min(of(b))
+}
+
+/// whether a claim and a grant cannot hurt each other. Regions of different resources have no units in common.
+fn is_safe_beside(
     coordination: &Coordination,
     step: &Step,
     claim: &Claim,
@@ -575,8 +595,7 @@ pub(crate) fn is_merged(
     holder_step: &Step,
     grant: &Grant,
 ) -> bool {
-    let strategy = |party: &Coordination| party.plan.conflict_policy.strategy_of(&claim.resource);
-    strategy(coordination).min(strategy(other)) == arbitration::Strategy::MergeIfSafe
+    grant.resource == claim.resource
         && arbitration::is_safe(
             &contender(coordination, step, claim, 0),
             &holder(other, holder_step, grant, 0),
