@@ -43,7 +43,6 @@ pub(crate) fn decide_timer(state: &State, timer: &Timer, now_ms: u64) -> Vec<Dra
         ),
         TimerClass::Report => vec![redeliver_report(coordination, timer.number, now_ms)],
         // A plan that waited for its children long enough ends when it settles.
-        TimerClass::Slot => Vec::new(),
         TimerClass::CancelGrace if timer.step.is_empty() => Vec::new(),
         TimerClass::Attempt
         | TimerClass::Ack

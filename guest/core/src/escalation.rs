@@ -19,7 +19,7 @@ use crate::draft::Draft;
 use crate::ending::{Ending, decide_end, shorten};
 use crate::event::{
     Class, Completed, Escalated, EscalationKind, ExpiredReason, Failed, HumanDecided, HumanExpired,
-    HumanRequested, InputLate, InputRejected, TimedOut, Which,
+    HumanRequested, TimedOut, Which,
 };
 use crate::id::{check_bytes, check_session, split_number};
 use crate::limit;
@@ -27,6 +27,7 @@ use crate::message::{Caller, HumanVerdict};
 use crate::plan::{Fallback, Level, Risk};
 use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, Escalation, State, Step};
+use crate::step::Unheeded;
 
 /// What a person decides about; its digest comes back with the answer.
 struct Subject<'a> {
@@ -524,57 +525,31 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn part(&self) -> String {
-        format!("{}:{}", self.id, self.actor.session)
+    fn unheeded(&self) -> Unheeded {
+        Unheeded {
+            intent: ANSWER.into(),
+            part: format!("{}:{}", self.id, self.actor.session),
+            source_session: self.actor.session.clone(),
+            content_digest: self.digest.clone(),
+        }
     }
 
     /// The question is over: kept, without effect.
     fn late(&self) -> Decision {
-        let step = self.step;
-        let mut drafts = Vec::new();
-        if step.kept(step.attempt).late < limit::KEPT_INPUTS_AN_ATTEMPT_MAX {
-            let event = InputLate {
-                intent: ANSWER.into(),
-                part: self.part(),
-                source_session: self.actor.session.clone(),
-                code: "late".into(),
-                content_digest: self.digest.clone(),
-                payload: None,
-                payload_ref: None,
-            };
-            drafts.push(Draft::of_step(
-                self.coordination,
-                step,
-                step.last_seq,
-                event,
-            ));
-        }
+        let (step, cause) = (self.step, self.step.last_seq);
+        let nothing = (None, None);
+        let input = self.unheeded();
+        let draft = input.late(self.coordination, step, step.attempt, cause, nothing);
         Decision {
-            drafts,
+            drafts: draft.into_iter().collect(),
             answer: Answer::Took(ReceiptStatus::Late),
         }
     }
 
     fn reject(&self, code: RejectionCode, field: &str, says: String) -> Decision {
-        let step = self.step;
-        let mut drafts = Vec::new();
-        if step.kept(step.attempt).rejected < limit::KEPT_INPUTS_AN_ATTEMPT_MAX {
-            let event = InputRejected {
-                intent: ANSWER.into(),
-                part: self.part(),
-                source_session: self.actor.session.clone(),
-                code: code.name().into(),
-                content_digest: self.digest.clone(),
-            };
-            drafts.push(Draft::of_step(
-                self.coordination,
-                step,
-                step.last_seq,
-                event,
-            ));
-        }
+        let draft = self.unheeded().rejected(self.coordination, self.step, code);
         Decision {
-            drafts,
+            drafts: draft.into_iter().collect(),
             answer: Answer::Refused(Rejection::new(code, field, says)),
         }
     }

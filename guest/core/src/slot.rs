@@ -179,7 +179,7 @@ impl Slots {
     }
 
     /// Whether a step is a candidate, due or not.
-    #[allow(dead_code)] // Asked by nobody yet but the tests.
+    #[cfg(test)]
     pub(crate) fn contains(&self, coordination: &Name, step: &Name) -> bool {
         self.candidates.contains(&place_of(coordination, step))
     }

@@ -16,7 +16,7 @@ use crate::apply::identity_key;
 use crate::decision::{Answer, Decision};
 use crate::draft::Draft;
 use crate::ending::{Ending, decide_end};
-use crate::envelope::{Envelope, FailureClass, Intent, Outcome};
+use crate::envelope::{Envelope, FailureClass, Intent, Outcome, PayloadRef};
 use crate::escalation::{self, Extra};
 use crate::event::{
     Acknowledged, Class, Completed, EscalationKind, InputLate, InputRejected, Progress,
@@ -283,30 +283,19 @@ impl Input<'_> {
 
     /// It came after the end: kept, without effect.
     fn late(&self, digest: String) -> Decision {
-        let (step, envelope) = (self.step, self.envelope);
-        let kept = step.kept(self.attempt).late;
-        let mut drafts = Vec::new();
-        if kept < KEPT_INPUTS_AN_ATTEMPT_MAX {
-            let event = InputLate {
-                intent: envelope.intent.name().into(),
-                part: envelope.part(),
-                source_session: envelope.source_session.clone(),
-                code: "late".into(),
-                content_digest: digest,
-                payload: envelope.payload.clone(),
-                payload_ref: envelope.payload_ref.clone(),
-            };
-            let cause = step
-                .ended
-                .get(self.attempt as usize - 1)
-                .copied()
-                .unwrap_or(step.last_seq);
-            let draft =
-                Draft::of_step(self.coordination, step, cause, event).for_attempt(self.attempt);
-            drafts.push(draft.traced(&envelope.trace));
-        }
+        let ended = self.step.ended.get(self.attempt as usize - 1);
+        let cause = ended.copied().unwrap_or(self.step.last_seq);
+        let input = Unheeded::of(self.envelope, digest);
+        let payload = (
+            self.envelope.payload.clone(),
+            self.envelope.payload_ref.clone(),
+        );
+        let draft = input.late(self.coordination, self.step, self.attempt, cause, payload);
         Decision {
-            drafts,
+            drafts: draft
+                .map(|draft| draft.traced(&self.envelope.trace))
+                .into_iter()
+                .collect(),
             answer: Answer::Took(ReceiptStatus::Late),
         }
     }
@@ -332,22 +321,73 @@ pub(crate) fn reject_on_step(
     field: &str,
     says: String,
 ) -> Decision {
-    let kept = step.kept(step.attempt).rejected;
-    let mut drafts = Vec::new();
-    if kept < KEPT_INPUTS_AN_ATTEMPT_MAX {
-        let event = InputRejected {
+    let input = Unheeded::of(envelope, envelope.content_digest());
+    let draft = input.rejected(coordination, step, code);
+    Decision {
+        drafts: draft
+            .map(|draft| draft.traced(&envelope.trace))
+            .into_iter()
+            .collect(),
+        answer: Answer::Refused(Rejection::new(code, field, says)),
+    }
+}
+
+/// An input that changes nothing, as the ledger keeps it: so many an attempt, and no more.
+pub(crate) struct Unheeded {
+    pub(crate) intent: String,
+    pub(crate) part: String,
+    pub(crate) source_session: String,
+    pub(crate) content_digest: String,
+}
+
+impl Unheeded {
+    fn of(envelope: &Envelope, content_digest: String) -> Self {
+        Self {
             intent: envelope.intent.name().into(),
             part: envelope.part(),
             source_session: envelope.source_session.clone(),
-            code: code.name().into(),
-            content_digest: envelope.content_digest(),
-        };
-        drafts
-            .push(Draft::of_step(coordination, step, step.last_seq, event).traced(&envelope.trace));
+            content_digest,
+        }
     }
-    Decision {
-        drafts,
-        answer: Answer::Refused(Rejection::new(code, field, says)),
+
+    /// The record that it came too late for an attempt.
+    pub(crate) fn late(
+        self,
+        coordination: &Coordination,
+        step: &Step,
+        attempt: u32,
+        cause: u64,
+        (payload, payload_ref): (Option<String>, Option<PayloadRef>),
+    ) -> Option<Draft> {
+        let event = InputLate {
+            intent: self.intent,
+            part: self.part,
+            source_session: self.source_session,
+            code: "late".into(),
+            content_digest: self.content_digest,
+            payload,
+            payload_ref,
+        };
+        let room = step.kept(attempt).late < KEPT_INPUTS_AN_ATTEMPT_MAX;
+        room.then(|| Draft::of_step(coordination, step, cause, event).for_attempt(attempt))
+    }
+
+    /// The record that it was refused.
+    pub(crate) fn rejected(
+        self,
+        coordination: &Coordination,
+        step: &Step,
+        code: RejectionCode,
+    ) -> Option<Draft> {
+        let event = InputRejected {
+            intent: self.intent,
+            part: self.part,
+            source_session: self.source_session,
+            code: code.name().into(),
+            content_digest: self.content_digest,
+        };
+        let room = step.kept(step.attempt).rejected < KEPT_INPUTS_AN_ATTEMPT_MAX;
+        room.then(|| Draft::of_step(coordination, step, step.last_seq, event))
     }
 }
 

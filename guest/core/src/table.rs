@@ -74,8 +74,6 @@ impl<V> Default for Numbered<V> {
     }
 }
 
-// Takes the place of maps that `state.rs` still keeps in trees of their own.
-#[allow(dead_code)]
 impl<V> Numbered<V> {
     pub(crate) fn len(&self) -> usize {
         self.all.len()

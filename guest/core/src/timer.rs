@@ -8,8 +8,6 @@ use crate::order::{Key, Ordered};
 
 /// What a timer is for, in the order in which those due at the same time fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-// Not all of them are armed yet.
-#[allow(dead_code)]
 pub(crate) enum TimerClass {
     Attempt,
     Ack,
@@ -20,8 +18,6 @@ pub(crate) enum TimerClass {
     Plan,
     ClaimExpiry,
     Report,
-    /// Not a timer that fires: a time of which [`crate::slot`] keeps note.
-    Slot,
 }
 
 impl TimerClass {
@@ -36,7 +32,6 @@ impl TimerClass {
             Self::Plan => "plan",
             Self::ClaimExpiry => "claim_expiry",
             Self::Report => "report",
-            Self::Slot => "slot",
         }
     }
 }
@@ -102,7 +97,7 @@ impl Timers {
 mod tests {
     use super::*;
 
-    const CLASSES: [TimerClass; 10] = [
+    const CLASSES: [TimerClass; 9] = [
         TimerClass::Attempt,
         TimerClass::Ack,
         TimerClass::Hook,
@@ -112,7 +107,6 @@ mod tests {
         TimerClass::Plan,
         TimerClass::ClaimExpiry,
         TimerClass::Report,
-        TimerClass::Slot,
     ];
 
     fn timers() -> Vec<Timer> {
