@@ -4,9 +4,7 @@
 //! staged; see [`crate::transaction`].
 
 use crate::convert;
-use qm2_core::envelope::Priority;
-use qm2_core::message::{HookKind, Message};
-use std::collections::HashSet;
+use qm2_core::staged::{HookRequest, Staged};
 use wasmtime::StoreLimits;
 
 /// Generated from `wit/`; a module of its own, because the names of the world collide with those of wasmtime.
@@ -19,75 +17,6 @@ pub(crate) mod bindings {
 }
 
 use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
-
-/// A question to the hooks of a kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookRequest {
-    /// `h` and the number of the hook.requested record; the verdict names it.
-    pub hook_id: String,
-    /// One of the kinds that are asked.
-    pub kind: HookKind,
-    /// Canonical JSON of what is asked about.
-    pub subject: String,
-}
-
-/// What the component said during one call, in the order in which it said it. Nothing of it has happened yet.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Staged {
-    /// Ledger lines, without newlines.
-    pub lines: Vec<String>,
-    /// At-least-once messages.
-    pub messages: Vec<Message>,
-    /// Keys of the durable queue whose attempts have ended.
-    pub withdrawn: Vec<String>,
-    /// Best-effort messages with the lane and priority to run them in.
-    pub lane_messages: Vec<(String, Priority, Message)>,
-    /// Keys of best-effort messages whose attempts have ended.
-    pub lane_cancelled: Vec<String>,
-    /// Questions to hooks, which want an answer.
-    pub asks: Vec<HookRequest>,
-    /// Kind and subject of what hooks are told.
-    pub notifications: Vec<(HookKind, String)>,
-}
-
-impl Staged {
-    /// Whether nothing was said.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-            && self.messages.is_empty()
-            && self.withdrawn.is_empty()
-            && self.lane_messages.is_empty()
-            && self.lane_cancelled.is_empty()
-            && self.asks.is_empty()
-            && self.notifications.is_empty()
-    }
-
-    /// Puts what was said later behind what was said before.
-    pub(crate) fn append(&mut self, mut later: Self) {
-        self.lines.append(&mut later.lines);
-        self.messages.append(&mut later.messages);
-        self.withdrawn.append(&mut later.withdrawn);
-        self.lane_messages.append(&mut later.lane_messages);
-        self.lane_cancelled.append(&mut later.lane_cancelled);
-        self.asks.append(&mut later.asks);
-        self.notifications.append(&mut later.notifications);
-    }
-
-    /// Drops messages whose attempt ended before they could go out; an ended attempt never comes back.
-    pub(crate) fn drop_withdrawn(&mut self) {
-        if !self.withdrawn.is_empty() {
-            let withdrawn: HashSet<&str> = self.withdrawn.iter().map(String::as_str).collect();
-            self.messages
-                .retain(|message| !withdrawn.contains(message.key.as_str()));
-        }
-        if !self.lane_cancelled.is_empty() {
-            let ended: HashSet<&str> = self.lane_cancelled.iter().map(String::as_str).collect();
-            self.lane_messages
-                .retain(|(_, _, message)| !ended.contains(message.key.as_str()));
-        }
-    }
-}
 
 /// State of a wasmtime store: what was staged, and the memory limit.
 pub(crate) struct HostState {

@@ -4,7 +4,6 @@
 //! them on the instance, commits once, and then answers. Everything else of a domain runs on the caller's runtime. How a
 //! call becomes durable is in `transaction`, how work starts in `delivery`.
 
-use crate::call::{Answer, Call};
 use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::error::{HostError, Result};
@@ -19,6 +18,7 @@ use crate::store::Store;
 use crate::submit::{Input, Side, Submitter};
 use crate::survivor::{self, Of};
 use crate::transaction::Writer;
+use qm2_core::call::{Answer, Call};
 use qm2_core::config::Config;
 use qm2_core::message::Message;
 use std::path::{Path, PathBuf};

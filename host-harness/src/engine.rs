@@ -5,16 +5,16 @@
 //! taken by the caller.
 
 use crate::cache;
-pub use crate::call::{Answer, Call};
 use crate::component::HostState;
 use crate::component::bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
 use crate::component::bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 use crate::component::bindings::{Coordinator, CoordinatorPre};
-pub use crate::component::{HookRequest, Staged};
 use crate::convert::{self, contested};
 use crate::error::{HostError, Result};
+pub use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::Envelope;
 use qm2_core::receipt::CallError;
+pub use qm2_core::staged::{HookRequest, Staged};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;

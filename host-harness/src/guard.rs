@@ -8,11 +8,11 @@
 //!
 //! Whether the resource is touched only through guarded commands is up to its host.
 
-use crate::call::{Answer, Call};
 use crate::domain::Domain;
 use crate::error::{HostError, Result};
 use crate::submit::{Side, Submitter};
 use crate::survivor::{self, DATA_VARIABLE, GUARD_VARIABLE, Of};
+use qm2_core::call::{Answer, Call};
 use qm2_core::claim::{Access, Region};
 use qm2_core::receipt::GuardVerdict;
 use rustix::process::Signal;

@@ -24,7 +24,6 @@ pub mod agent;
 pub mod agents_file;
 mod answer;
 mod cache;
-pub mod call;
 pub mod clock;
 mod component;
 mod convert;

@@ -5,7 +5,6 @@
 
 use crate::agent::{AgentTable, Report, Task};
 use crate::answer;
-use crate::call::{Answer, Call};
 use crate::clock::{Clock, SystemClock};
 use crate::delivery::Delivery;
 use crate::domain::{self, Domain, Inner};
@@ -26,6 +25,7 @@ use crate::store::{Note, Store};
 use crate::submit::{Input, Submitter};
 use crate::survivor::{self, Of};
 use crate::transaction::{Outside, Said, Sink, Writer};
+use qm2_core::call::{Answer, Call};
 use qm2_core::config::Config;
 use qm2_core::message::{Notice, NoticeKind};
 use qm2_core::receipt::CallError;

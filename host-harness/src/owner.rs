@@ -2,9 +2,9 @@
 //!
 //! Does not decide anything about the plan; whoever wants to react to failures reads [`Domain::reports`] instead.
 
-use crate::call::{Answer, Call};
 use crate::domain::Domain;
 use crate::error::{HostError, Result};
+use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent, Priority, Trace};
 use qm2_core::message::{Caller, HumanVerdict};
 use qm2_core::plan::Plan;

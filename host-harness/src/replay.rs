@@ -3,10 +3,10 @@
 //!
 //! A snapshot saves time and decides nothing: one that does not fit is dropped, and everything is replayed.
 
-use crate::call::{Answer, Call};
 use crate::engine::{Engine, Instance};
 use crate::error::{HostError, Result};
 use crate::store::{Snapshot, Store};
+use qm2_core::call::{Answer, Call};
 use qm2_core::ledger::Chain;
 use qm2_core::receipt::{CallError, Head};
 

@@ -4,11 +4,11 @@
 //! A connection over which a command was allowed to run under a grant stays open while it runs: the owner says `stop` over
 //! it, the other side says `ended`, and whoever goes away without a word is taken for dead. The owner's own calls, such as telling the time, are refused. Who may open the socket is who may open the directory.
 
-use crate::call::{Answer, Call};
 use crate::error::{HostError, Result};
 use crate::guard::{self, GuardRequest, Guarded, Guards};
 use crate::paths;
 use crate::submit::{Side, Submitter};
+use qm2_core::call::{Answer, Call};
 use qm2_core::receipt::{CallError, GuardVerdict};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};

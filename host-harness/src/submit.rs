@@ -2,10 +2,10 @@
 //!
 //! Does not know what an input does.
 
-use crate::call::{Answer, Call};
 use crate::clock::Clock;
 use crate::error::{HostError, Result};
 use crate::store::{Note, Store};
+use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::Envelope;
 use qm2_core::message::{Caller, Notice, NoticeKind};
 use qm2_core::receipt::{Receipt, Rejection, Remedy};

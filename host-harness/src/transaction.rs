@@ -3,17 +3,17 @@
 //! Answers are held until the commit that covers them. A call that traps loses only what it had staged itself. Does not
 //! know where calls come from; see [`crate::domain`].
 
-use crate::call::{Answer, Call};
-use crate::component::Staged;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
 use crate::guard::Guards;
 use crate::replay;
 use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
+use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::message::Caller;
 use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode};
+use qm2_core::staged::Staged;
 use std::sync::Arc;
 
 /// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.

@@ -10,6 +10,7 @@
 mod added;
 mod apply;
 pub mod arbitration;
+pub mod call;
 mod cancel;
 mod child;
 pub mod claim;
@@ -45,6 +46,7 @@ mod report;
 mod settle;
 mod slot;
 mod snapshot;
+pub mod staged;
 mod state;
 mod step;
 mod submission;

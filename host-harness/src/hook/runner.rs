@@ -6,11 +6,11 @@
 //! the next process asks them again; what handlers are told is told to its end.
 
 use super::{Hook, Registry, Subject, chain};
-use crate::call::Call;
-use crate::component::{HookRequest, Staged};
 use crate::process::Context;
 use crate::submit::{Input, RETRY_AFTER, Side, Submitter};
+use qm2_core::call::Call;
 use qm2_core::message::HookKind;
+use qm2_core::staged::{HookRequest, Staged};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

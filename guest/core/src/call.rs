@@ -1,17 +1,19 @@
 //! The exports of the component as data: one variant a function, in and out.
 //!
-//! Does not call anything; [`crate::engine::Instance`] does.
+//! The same calls reach the core natively through [`Machine::call`], and a component through its host. Holds no rule and
+//! changes nothing by itself.
 
-use qm2_core::arbitration::{Contest, Decision, Policy};
-use qm2_core::claim::{Access, ClaimRequest, Region};
-use qm2_core::envelope::Envelope;
-use qm2_core::message::{Caller, HookVerdict, HumanVerdict, Notice};
-use qm2_core::receipt::{
-    GrantReceipt, GuardVerdict, Head, PlanReceipt, Receipt, Rejection, SnapshotChunk,
+use crate::arbitration::{Contest, Decision, Policy};
+use crate::claim::{Access, ClaimRequest, Region};
+use crate::envelope::Envelope;
+use crate::machine::Machine;
+use crate::message::{Caller, HookVerdict, Host, HumanVerdict, Notice};
+use crate::receipt::{
+    CallError, GrantReceipt, GuardVerdict, Head, PlanReceipt, Receipt, Rejection, SnapshotChunk,
 };
 use serde::{Deserialize, Serialize};
 
-/// A call of an exported function. `nowMs` may be left out in calls to a [`crate::Domain`], which sets it from its clock.
+/// A call of an exported function. `nowMs` may be left out where a host sets it from its clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "call",
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub enum Call {
     /// Sets the configuration; for the host only.
     Configure {
-        /// Canonical JSON of [`qm2_core::config::Config`].
+        /// Canonical JSON of [`crate::config::Config`].
         config: String,
     },
     /// Submits a plan.
@@ -325,7 +327,7 @@ impl Call {
     }
 
     /// Sets the time of a call that has one.
-    pub(crate) fn set_now(&mut self, at_ms: u64) {
+    pub fn set_now(&mut self, at_ms: u64) {
         match self {
             Self::SubmitPlan { now_ms, .. }
             | Self::Submit { now_ms, .. }
@@ -343,7 +345,8 @@ impl Call {
     }
 
     /// The time of a call that has one.
-    pub(crate) fn now(&self) -> Option<u64> {
+    #[must_use]
+    pub fn now(&self) -> Option<u64> {
         match self {
             Self::SubmitPlan { now_ms, .. }
             | Self::Submit { now_ms, .. }
@@ -358,6 +361,121 @@ impl Call {
             | Self::Check { now_ms, .. } => Some(*now_ms),
             _ => None,
         }
+    }
+}
+
+impl Machine {
+    /// Makes a call: the function of the same name with its arguments.
+    ///
+    /// # Errors
+    /// Those of that function.
+    pub fn call(&mut self, host: &mut dyn Host, call: &Call) -> Result<Answer, CallError> {
+        Ok(match call {
+            Call::Configure { config } => {
+                self.configure(host, config)?;
+                Answer::Configure
+            }
+            Call::SubmitPlan {
+                caller,
+                now_ms,
+                plan,
+            } => Answer::SubmitPlan(self.submit_plan(host, caller, *now_ms, plan)?),
+            Call::Submit {
+                caller,
+                now_ms,
+                envelopes,
+            } => Answer::Submit(self.submit(host, caller, *now_ms, envelopes)?),
+            Call::Acknowledge {
+                caller,
+                now_ms,
+                keys,
+            } => Answer::Acknowledge(self.acknowledge(host, caller, *now_ms, keys)?),
+            Call::Advance { now_ms } => Answer::Advance(self.advance(host, *now_ms)?),
+            Call::NextDeadline => Answer::NextDeadline(self.next_deadline()?),
+            Call::Notice { now_ms, notices } => {
+                Answer::Notice(self.notice(host, *now_ms, notices)?)
+            }
+            Call::Verdict {
+                now_ms,
+                hook_id,
+                handler,
+                verdict,
+            } => Answer::Verdict(self.verdict(host, *now_ms, hook_id, handler, verdict)?),
+            Call::Answer {
+                actor,
+                now_ms,
+                escalation_id,
+                digest,
+                verdict,
+                text,
+            } => Answer::Answer(self.answer(
+                host,
+                actor,
+                *now_ms,
+                escalation_id,
+                digest,
+                *verdict,
+                text.as_deref(),
+            )?),
+            Call::Arbitrate { contest, policy } => {
+                Answer::Arbitrate(self.arbitrate(contest, policy)?)
+            }
+            Call::Claim {
+                caller,
+                now_ms,
+                request,
+            } => Answer::Claim(self.claim(host, caller, *now_ms, request)?),
+            Call::Renew {
+                caller,
+                now_ms,
+                coordination_id: id,
+                step_id,
+                attempt,
+                tokens,
+            } => Answer::Renew(self.renew(host, caller, *now_ms, id, step_id, *attempt, tokens)?),
+            Call::Release {
+                caller,
+                now_ms,
+                coordination_id: id,
+                step_id,
+                attempt,
+                tokens,
+            } => {
+                Answer::Release(self.release(host, caller, *now_ms, id, step_id, *attempt, tokens)?)
+            }
+            Call::Check {
+                now_ms,
+                resource,
+                session,
+                token,
+                mode,
+                regions,
+                base_version,
+            } => Answer::Check(self.check(
+                *now_ms,
+                resource,
+                session,
+                *token,
+                *mode,
+                regions,
+                base_version.as_deref(),
+            )?),
+            Call::Describe { id } => Answer::Describe(self.describe(id)?),
+            Call::ExplainWait { id, step_id } => {
+                Answer::ExplainWait(self.explain_wait(id, step_id)?)
+            }
+            Call::Head => Answer::Head(self.head()?),
+            Call::Replay { lines, checked } => Answer::Replay(self.replay(lines, *checked)?),
+            Call::Snapshot { cursor, max_bytes } => {
+                Answer::Snapshot(self.snapshot(cursor.as_deref(), *max_bytes)?)
+            }
+            Call::Restore { chunk, last } => Answer::Restore(self.restore(chunk, *last)?),
+            Call::Reconcile => {
+                self.reconcile(host)?;
+                Answer::Reconcile
+            }
+            Call::StateDigest => Answer::StateDigest(self.state_digest()?),
+        })
     }
 }
 

@@ -1,0 +1,134 @@
+//! A host that keeps what it is handed: nothing of it has happened yet.
+//!
+//! Whoever makes calls takes it, makes it durable, and carries it out, or throws it away. Refuses nothing of its own accord.
+
+use crate::envelope::Priority;
+use crate::message::{HookKind, Host, Message, Refused};
+use std::collections::BTreeSet;
+
+/// A question to the hooks of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRequest {
+    /// `h` and the number of the hook.requested record; the verdict names it.
+    pub hook_id: String,
+    /// One of the kinds that are asked.
+    pub kind: HookKind,
+    /// Canonical JSON of what is asked about.
+    pub subject: String,
+}
+
+/// What the component said during one call, in the order in which it said it. Nothing of it has happened yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Staged {
+    /// Ledger lines, without newlines.
+    pub lines: Vec<String>,
+    /// At-least-once messages.
+    pub messages: Vec<Message>,
+    /// Keys of the durable queue whose attempts have ended.
+    pub withdrawn: Vec<String>,
+    /// Best-effort messages with the lane and priority to run them in.
+    pub lane_messages: Vec<(String, Priority, Message)>,
+    /// Keys of best-effort messages whose attempts have ended.
+    pub lane_cancelled: Vec<String>,
+    /// Questions to hooks, which want an answer.
+    pub asks: Vec<HookRequest>,
+    /// Kind and subject of what hooks are told.
+    pub notifications: Vec<(HookKind, String)>,
+    /// Whether the next append is refused: how the loss of a disk is tried out.
+    pub refuses_append: bool,
+}
+
+impl Staged {
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+            && self.messages.is_empty()
+            && self.withdrawn.is_empty()
+            && self.lane_messages.is_empty()
+            && self.lane_cancelled.is_empty()
+            && self.asks.is_empty()
+            && self.notifications.is_empty()
+    }
+
+    /// Takes what was said so far; whether appends are refused stays.
+    pub fn take(&mut self) -> Self {
+        let refuses_append = self.refuses_append;
+        let taken = std::mem::take(self);
+        self.refuses_append = refuses_append;
+        Self {
+            refuses_append: false,
+            ..taken
+        }
+    }
+
+    /// Puts what was said later behind what was said before.
+    pub fn append(&mut self, mut later: Self) {
+        self.lines.append(&mut later.lines);
+        self.messages.append(&mut later.messages);
+        self.withdrawn.append(&mut later.withdrawn);
+        self.lane_messages.append(&mut later.lane_messages);
+        self.lane_cancelled.append(&mut later.lane_cancelled);
+        self.asks.append(&mut later.asks);
+        self.notifications.append(&mut later.notifications);
+    }
+
+    /// Drops messages whose attempt ended before they could go out; an ended attempt never comes back.
+    pub fn drop_withdrawn(&mut self) {
+        if !self.withdrawn.is_empty() {
+            let withdrawn: BTreeSet<&str> = self.withdrawn.iter().map(String::as_str).collect();
+            self.messages
+                .retain(|message| !withdrawn.contains(message.key.as_str()));
+        }
+        if !self.lane_cancelled.is_empty() {
+            let ended: BTreeSet<&str> = self.lane_cancelled.iter().map(String::as_str).collect();
+            self.lane_messages
+                .retain(|(_, _, message)| !ended.contains(message.key.as_str()));
+        }
+    }
+}
+
+impl Host for Staged {
+    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+        if self.refuses_append {
+            return Err(Refused);
+        }
+        self.lines.extend_from_slice(lines);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+        self.messages.extend_from_slice(messages);
+        Ok(())
+    }
+
+    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
+        self.withdrawn.extend_from_slice(keys);
+        Ok(())
+    }
+
+    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+        let entry = (message.lane.clone(), message.priority, message.clone());
+        self.lane_messages.push(entry);
+        Ok(())
+    }
+
+    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
+        self.lane_cancelled.extend_from_slice(keys);
+        Ok(())
+    }
+
+    fn ask(&mut self, hook_id: &str, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        self.asks.push(HookRequest {
+            hook_id: hook_id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+        });
+        Ok(())
+    }
+
+    fn notify(&mut self, kind: HookKind, subject: &str) -> Result<(), Refused> {
+        self.notifications.push((kind, subject.to_owned()));
+        Ok(())
+    }
+}
