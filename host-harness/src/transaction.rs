@@ -286,14 +286,14 @@ impl Writer {
             match instance.call(call)? {
                 Ok(answer) => {
                     let staged = instance.take_staged();
-                    self.group.staged.append(staged);
+                    self.group.staged.extend(staged);
                     return Ok(Ok(answer));
                 }
                 Err(CallError::Busy) if !matches!(call, Call::Advance { .. }) => {
                     let now_ms = call.now().unwrap_or(0);
                     let advanced = instance.call(&Call::Advance { now_ms })?;
                     let staged = instance.take_staged();
-                    self.group.staged.append(staged);
+                    self.group.staged.extend(staged);
                     if let Err(e) = advanced {
                         return Ok(Err(HostError::Call(e)));
                     }

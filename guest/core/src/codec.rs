@@ -571,8 +571,6 @@ macro_rules! object {
             $crate::codec::write_req($out, $name, &$value);
         }
     };
-    (@write skip $value:expr, $name:literal, $out:ident) => {};
-    (@read skip $name:literal, $input:ident) => { Default::default() };
     (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
     (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $name) };
     (@read set $name:literal, $input:ident) => { $crate::codec::read_set($input, $name) };

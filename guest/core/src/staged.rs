@@ -63,7 +63,7 @@ impl Staged {
     }
 
     /// Puts what was said later behind what was said before.
-    pub fn append(&mut self, mut later: Self) {
+    pub fn extend(&mut self, mut later: Self) {
         self.lines.append(&mut later.lines);
         self.messages.append(&mut later.messages);
         self.withdrawn.append(&mut later.withdrawn);

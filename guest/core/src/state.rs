@@ -103,7 +103,8 @@ pub(crate) struct Coordination {
     /// By the number of the reported record.
     pub(crate) reports: Vec<(u64, Report)>,
     pub(crate) payload_bytes: u64,
-    /// Pending steps whose join can no longer be satisfied. Empty whenever the core is settled.
+    /// Pending steps whose join can no longer be satisfied. Empty whenever the core is settled; a snapshot may be taken of an
+    /// instance that replayed up to the middle of a call.
     pub(crate) skippable: Vec<usize>,
 }
 
@@ -137,7 +138,7 @@ object!(Coordination {
     "ended": opt ended,
     "reports": req reports,
     "payloadBytes": req payload_bytes,
-    "skippable": skip skippable,
+    "skippable": set skippable,
 });
 
 impl Coordination {
@@ -376,8 +377,9 @@ impl Coordination {
                 .filter(|step| step.def.cleanup == cleanup && !step.state.is_final())
                 .count()
         };
+        let skips = self.skippable.iter().all(|index| *index < count);
         let counted = open(true) == self.open_cleanup && open(false) == self.open_work;
-        if sorted && within && reports && counted {
+        if sorted && within && reports && skips && counted {
             return Ok(());
         }
         Err(format!("the snapshot of {} contradicts itself", self.id))
