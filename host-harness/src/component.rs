@@ -18,10 +18,64 @@ pub(crate) mod bindings {
 
 use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 
+/// A fault at one import of one call: how a component bears a host that refuses or dies is tried out with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportFault {
+    /// Which import of the call, from 0.
+    import: u32,
+    traps: bool,
+}
+
+impl ImportFault {
+    /// The import is not taken: `unavailable` of an append, `busy` of all else.
+    #[must_use]
+    pub fn refuse(import: u32) -> Self {
+        let traps = false;
+        Self { import, traps }
+    }
+
+    /// The host dies in the import.
+    #[must_use]
+    pub fn trap(import: u32) -> Self {
+        let traps = true;
+        Self { import, traps }
+    }
+}
+
 /// State of a wasmtime store: what was staged, and the memory limit.
 pub(crate) struct HostState {
     pub(crate) staged: Staged,
     pub(crate) limits: StoreLimits,
+    /// Imports of this call so far, and the one that fails.
+    pub(crate) imports: u32,
+    pub(crate) fault: Option<ImportFault>,
+    pub(crate) fault_struck: bool,
+}
+
+impl HostState {
+    pub(crate) fn new(limits: StoreLimits) -> Self {
+        Self {
+            staged: Staged::default(),
+            limits,
+            imports: 0,
+            fault: None,
+            fault_struck: false,
+        }
+    }
+
+    /// Whether the import that begins is refused.
+    fn refuses(&mut self) -> wasmtime::Result<bool> {
+        let here = self.imports;
+        self.imports += 1;
+        let Some(fault) = self.fault.filter(|fault| fault.import == here) else {
+            return Ok(false);
+        };
+        self.fault_struck = true;
+        if fault.traps {
+            wasmtime::bail!("the host died in import {here} of the call, as it was told to");
+        }
+        Ok(true)
+    }
 }
 
 // Wanted by the bindings although it holds only types.
@@ -32,6 +86,9 @@ impl event_stream::Host for HostState {
         &mut self,
         mut lines: Vec<String>,
     ) -> wasmtime::Result<Result<(), event_stream::Unavailable>> {
+        if self.refuses()? {
+            return Ok(Err(event_stream::Unavailable::Unavailable));
+        }
         self.staged.lines.append(&mut lines);
         Ok(Ok(()))
     }
@@ -42,12 +99,18 @@ impl queue::Host for HostState {
         &mut self,
         messages: Vec<types::Message>,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         let messages = messages.into_iter().map(convert::message_from_wit);
         self.staged.messages.extend(messages);
         Ok(Ok(()))
     }
 
     fn withdraw(&mut self, mut keys: Vec<String>) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         self.staged.withdrawn.append(&mut keys);
         Ok(Ok(()))
     }
@@ -60,6 +123,9 @@ impl lanes::Host for HostState {
         priority: types::Priority,
         message: types::Message,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         let priority = convert::priority_from_wit(priority);
         let message = convert::message_from_wit(message);
         self.staged.lane_messages.push((lane, priority, message));
@@ -67,6 +133,9 @@ impl lanes::Host for HostState {
     }
 
     fn cancel(&mut self, mut keys: Vec<String>) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         self.staged.lane_cancelled.append(&mut keys);
         Ok(Ok(()))
     }
@@ -79,6 +148,9 @@ impl hooks::Host for HostState {
         kind: types::HookKind,
         subject: String,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         self.staged.asks.push(HookRequest {
             hook_id,
             kind: convert::hook_kind_from_wit(kind),
@@ -92,6 +164,9 @@ impl hooks::Host for HostState {
         kind: types::HookNotice,
         subject: String,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        if self.refuses()? {
+            return Ok(Err(types::Busy::Busy));
+        }
         let kind = convert::hook_notice_from_wit(kind);
         self.staged.notifications.push((kind, subject));
         Ok(Ok(()))

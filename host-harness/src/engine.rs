@@ -6,6 +6,7 @@
 
 use crate::cache;
 use crate::component::HostState;
+pub use crate::component::ImportFault;
 use crate::component::bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
 use crate::component::bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 use crate::component::bindings::{Coordinator, CoordinatorPre};
@@ -111,8 +112,7 @@ impl Engine {
             .memory_size(self.sandbox.memory_bytes_max)
             .trap_on_grow_failure(true)
             .build();
-        let staged = Staged::default();
-        let mut store = Store::new(&self.engine, HostState { staged, limits });
+        let mut store = Store::new(&self.engine, HostState::new(limits));
         store.limiter(|state| &mut state.limits);
         let ticks = self.sandbox.call_deadline.as_millis() / TICK.as_millis() + 1;
         let deadline_ticks = u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
@@ -208,11 +208,16 @@ impl Instance {
             return Ok(Err(refused));
         }
         self.store.set_epoch_deadline(self.deadline_ticks);
+        let host = self.store.data_mut();
+        (host.imports, host.fault_struck) = (0, false);
         match self.dispatch(call) {
             Ok(answer) => Ok(answer.map_err(convert::call_error_from_wit)),
             Err(e) => {
                 self.dead = true;
-                self.store.data_mut().staged = Staged::default();
+                // Of a host that died on purpose is looked at what it had taken before.
+                if !self.store.data().fault_struck {
+                    self.store.data_mut().staged = Staged::default();
+                }
                 Err(match e.downcast_ref::<Trap>() {
                     Some(Trap::Interrupt) => Fault::Deadline,
                     _ => {
@@ -222,6 +227,17 @@ impl Instance {
                 })
             }
         }
+    }
+
+    /// Fails one import of the calls that follow, or none from here on. A host for users never does; simulations do.
+    pub fn fail_import(&mut self, fault: Option<ImportFault>) {
+        self.store.data_mut().fault = fault;
+    }
+
+    /// Whether the last call came to the import that fails.
+    #[must_use]
+    pub fn import_fault_struck(&self) -> bool {
+        self.store.data().fault_struck
     }
 
     /// Takes what was staged since the last time.

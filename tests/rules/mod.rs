@@ -8,6 +8,7 @@ mod cancel;
 mod child;
 mod claim;
 mod component_fault;
+mod found;
 mod gate;
 mod hook;
 mod human;

@@ -294,7 +294,10 @@ fn apply_step(state: &mut State, record: &Record) {
         Event::Completed(data) => {
             let end = |step: &mut Step| {
                 step.state = StepState::Completed;
-                remember(step, "end", &data.content_digest);
+                // A person's word is no report: what the agent itself said of this attempt, if anything, stays its end.
+                if data.by != ANSWER {
+                    remember(step, "end", &data.content_digest);
+                }
             };
             end_step(
                 state,

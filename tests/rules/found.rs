@@ -1,0 +1,94 @@
+//! What simulation found: each a history that once went wrong, named for what must hold.
+//!
+//! Histories are added, never changed. The rule that each shows is told with its siblings in the other modules.
+
+use super::human::asked;
+use crate::support::*;
+use qm2_core::call::{Answer, Call};
+use qm2_core::envelope::FailureClass;
+use qm2_core::message::HumanVerdict;
+
+/// a person's word that it happened is not the agent's report, which stays what it was.
+#[test]
+fn r_02_a_failure_that_a_person_overruled_is_replayed_when_it_is_repeated() {
+    let mut s = asked("unknown_effect");
+    s.say(dana(), "a", HumanVerdict::Completed, Some("it is there"));
+    assert_eq!(s.step_state("a"), "completed");
+    assert_eq!(
+        s.fail("a", 1, FailureClass::Unknown, "x"),
+        "replayed waiting_human"
+    );
+    assert_eq!(s.done("a", 1, "now"), "content-mismatch - fix");
+}
+
+/// an attempt that said nothing before a person spoke for it comes too late, and its repeat is known.
+#[test]
+fn r_02_a_report_after_a_person_said_that_it_happened_is_late() {
+    let mut s = Scenario::with(|config| config.ack_timeout_ms = 1_000);
+    let a = step("a")
+        .set("idempotent", false)
+        .set("timeoutMs", 9_000_000);
+    s.plan(plan([a]).hitl());
+    // Six deliveries that nobody acknowledges: nobody knows whether it happened.
+    for _ in 0..6 {
+        let at_ms = s.next_deadline().expect("a redelivery is awaited");
+        s.advance(at_ms);
+    }
+    assert_eq!(
+        s.data("coordination.escalated a:1")["kind"],
+        "unknown_effect"
+    );
+    s.say(dana(), "a", HumanVerdict::Completed, Some("it is there"));
+    assert_eq!(s.done("a", 1, "now"), "late completed");
+    assert_eq!(s.done("a", 1, "now"), "replayed completed");
+}
+
+/// a snapshot may be taken of an instance that replayed up to any record, also between two of one call.
+#[test]
+fn r_64_a_snapshot_between_two_records_of_a_call_goes_on_like_the_whole() {
+    let mut s = Scenario::new();
+    let chain = [
+        step("a"),
+        step("b").after("a"),
+        step("c").after("b"),
+        step("d").after("a"),
+    ];
+    s.plan(plan(chain));
+    s.fail("a", 1, FailureClass::Permanent, "x");
+    s.expect(&[
+        "coordination.created",
+        "step.dispatched a:1",
+        "step.failed a:1",
+        "step.skipped b:1",
+        "step.skipped d:1",
+        "step.skipped c:1",
+        "coordination.terminal",
+    ]);
+    let digest = s.digest();
+    for cut in 1..s.lines.len() {
+        let (first, rest) = s.lines.split_at(cut);
+        let mut half = Native::default();
+        half.replay(first, true);
+        let mut whole = Native::default();
+        let mut cursor = None;
+        loop {
+            let taken = half.call(&Call::Snapshot {
+                cursor,
+                max_bytes: 1,
+            });
+            let Ok(Answer::Snapshot(piece)) = taken else {
+                panic!("a snapshot can be taken after record {cut}");
+            };
+            let (chunk, last) = (piece.chunk, piece.next.is_none());
+            whole
+                .call(&Call::Restore { chunk, last })
+                .expect("it is taken in");
+            cursor = piece.next;
+            if last {
+                break;
+            }
+        }
+        whole.replay(rest, true);
+        assert_eq!(whole.digest(), digest, "cut after record {cut}");
+    }
+}
