@@ -7,6 +7,7 @@ use crate::support::*;
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::FailureClass;
 use qm2_core::message::HumanVerdict;
+use serde_json::json;
 
 /// a person's word that it happened is not the agent's report, which stays what it was.
 #[test]
@@ -91,4 +92,24 @@ fn r_64_a_snapshot_between_two_records_of_a_call_goes_on_like_the_whole() {
         whole.replay(rest, true);
         assert_eq!(whole.digest(), digest, "cut after record {cut}");
     }
+}
+
+/// a child plan would be cut to its parent's deadline, so it is refused when that is over; cleanup still runs then.
+#[test]
+fn r_33_a_child_of_a_plan_that_is_past_its_deadline_is_refused() {
+    let mut s = Scenario::new();
+    let sweep = step("sweep").set("cleanup", true);
+    s.plan(plan([sweep]).set("deadlineMs", 1_000));
+    let child = |id: &str| {
+        let parent = json!({"coordinationId": "c", "stepId": "sweep"});
+        plan([step("a")])
+            .set("coordinationId", id)
+            .set("ownerSession", "agent:sweep")
+            .set("parent", parent)
+    };
+    s.now_ms = 999;
+    assert!(!s.plan(child("in-time")).replayed);
+    s.now_ms = 1_000;
+    let refused = s.try_plan(child("late")).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "deadline-past parent stop");
 }

@@ -18,6 +18,7 @@ pub(crate) fn check_parent(
     state: &State,
     caller: &Caller,
     parent: &Parent,
+    now_ms: u64,
 ) -> Result<u64, Rejection> {
     let coordination = find_coordination(state, &parent.coordination_id)?;
     let step = find_step(coordination, &parent.step_id)?;
@@ -38,6 +39,11 @@ pub(crate) fn check_parent(
         let says = format!("{} is {}, not running", step.id, step.state.name());
         let code = RejectionCode::NotRunning;
         return Err(Rejection::new(code, "parent.stepId", says));
+    }
+    // it would be cut to a deadline that is over. Cleanup may still run then, and takes no new work.
+    if let Some(deadline_ms) = coordination.deadline_ms.filter(|due_ms| *due_ms <= now_ms) {
+        let says = format!("has the deadline {deadline_ms}; now is {now_ms}");
+        return Err(Rejection::new(RejectionCode::DeadlinePast, "parent", says));
     }
     if coordination.depth + step.depth >= DEPTH_MAX {
         let says = format!("would be {} deep; {DEPTH_MAX} are allowed", DEPTH_MAX + 1);

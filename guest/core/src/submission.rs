@@ -125,7 +125,7 @@ pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &st
     let cause = match plan
         .parent
         .as_ref()
-        .map(|parent| child::check_parent(state, caller, parent))
+        .map(|parent| child::check_parent(state, caller, parent, now_ms))
         .transpose()
     {
         Ok(cause) => cause,

@@ -36,6 +36,8 @@ pub struct Audit {
     unanswered: RefCell<BTreeSet<String>>,
     /// Leases that ran out later because a person was asked: which, and by how much.
     moved: RefCell<Vec<(BTreeSet<u64>, u64)>>,
+    /// The step whose leases the next record has to renew.
+    due_renewal: Option<(String, String)>,
     /// Reports that the records of this call made due.
     due_reports: BTreeSet<u64>,
     /// What was handed out under a key and delivery, until the coordination is closed.
@@ -77,6 +79,9 @@ impl Audit {
         for line in &done.staged.lines {
             records.push(self.line(line)?);
         }
+        require(self.due_renewal.is_none(), || {
+            "progress renews no lease".into()
+        })?;
         let says = |error: String| format!("{}: {error}", done.call.name());
         self.check_end_of_call(done).map_err(says)?;
         self.check_effects(done, &records).map_err(says)?;
@@ -124,6 +129,7 @@ impl Audit {
             id: text(&value, "coordinationId"),
             step: text(&value, "stepId"),
             attempt: number(&value, "attempt"),
+            cause: cause.unwrap_or_default(),
             data: &value["data"],
         };
         self.record(&record).map_err(says)?;
@@ -239,6 +245,17 @@ impl Audit {
             require(open || children, || {
                 format!("{id} has nothing left to do and does not end")
             })?;
+            let parent = &plan.def["parent"];
+            if parent.is_object() && text(parent, "onClose") != "abandon" {
+                let above = &self.plans[text(parent, "coordinationId")];
+                let gone = above.terminal.is_some()
+                    || above.steps.get(text(parent, "stepId")).is_some_and(|step| {
+                        step.phase.is_final() && step.phase != Phase::Completed
+                    });
+                require(!gone || plan.cancel.is_some(), || {
+                    format!("{id} goes on although its parent is over")
+                })?;
+            }
             let late = plan.deadline_ms.is_some_and(|due| due < now_ms);
             let work = plan
                 .steps

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use qm2_simulation::runner::{Mode, replay};
 use qm2_simulation::shrink::shrink;
 use qm2_simulation::target::{Maker, Native};
-use qm2_simulation::world;
-use std::path::PathBuf;
+use qm2_simulation::{mutation, world};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +44,12 @@ enum Command {
         #[arg(long)]
         keep: Option<PathBuf>,
     },
+    /// Shows that the audit bites: builds a copy of the core with one wrong line at a time and looks for it
+    Mutations {
+        /// Only those whose name has this in it
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Prints the ledger of a seed, and what was violated at its end
     Show {
         /// The seed
@@ -74,6 +80,13 @@ fn main() -> Result<ExitCode> {
             jobs,
             keep,
         } => simulate(seed, count, seeds, component_every, jobs, keep),
+        Command::Mutations { only } => {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../..")
+                .canonicalize()?;
+            mutation::run(&root, only.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Show { seed } => Ok(show(seed)),
     }
 }

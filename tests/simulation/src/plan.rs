@@ -32,6 +32,8 @@ pub struct Taste {
     pub claims: u64,
     /// Per mille of plans that ask people.
     pub people: u64,
+    /// Per mille of work that dies with its host, which says so.
+    pub deaths: u64,
 }
 
 /// A configuration of a domain, with the gate on.

@@ -35,6 +35,8 @@ pub struct Runner<'a> {
     shadow: Machine,
     /// The instance is spent or dead.
     pub is_down: bool,
+    /// It is down because an append was refused, and still answers.
+    pub is_spent: bool,
     /// Everything done so far.
     pub log: Vec<Action>,
     keeps_log: bool,
@@ -53,6 +55,7 @@ impl<'a> Runner<'a> {
             audit: Audit::default(),
             shadow: Machine::new(),
             is_down: false,
+            is_spent: false,
             log: Vec::new(),
             keeps_log,
         }
@@ -111,6 +114,7 @@ impl<'a> Runner<'a> {
                 ));
             }
             self.is_down = true;
+            self.is_spent = refused;
             done.staged = Staged::default();
             return self.commit();
         }
@@ -223,6 +227,7 @@ impl<'a> Runner<'a> {
             ));
         }
         self.is_down = false;
+        self.is_spent = false;
         if self.lines.is_empty() {
             Ok(())
         } else {

@@ -101,6 +101,7 @@ pub fn run(maker: &Maker, seed: u64, keeps_log: bool) -> Outcome {
         steps: random.pick(&[2, 4, 7]),
         claims: random.pick(&[0, 200, 700]),
         people: random.pick(&[0, 300, 700]),
+        deaths: random.pick(&[40, 40, 40, 700]),
     };
     let config = plan::config(&mut random);
     let mut world = World {
@@ -261,6 +262,13 @@ impl World<'_> {
         let dones = self.runner.act(Action::Call { call, fault })?;
         self.take(dones)?;
         if self.runner.is_down {
+            if self.runner.is_spent && self.random.chance(300) {
+                // Whoever does not look answers `rebuild` here, and nothing else.
+                let call = Call::Advance {
+                    now_ms: self.host_now(),
+                };
+                self.runner.act(Action::Call { call, fault: None })?;
+            }
             let lost = std::mem::take(&mut self.waiting);
             self.come_back(lost)?;
         }

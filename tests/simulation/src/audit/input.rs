@@ -9,7 +9,7 @@ use qm2_core::call::{Answer, Call};
 use qm2_core::claim::Access;
 use qm2_core::envelope::{Envelope, Intent, Outcome};
 use qm2_core::message::Caller;
-use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection};
+use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use serde_json::{Value, json};
 
 /// The identity of an input within its step, where it has one.
@@ -259,7 +259,18 @@ impl Audit {
                 }
                 Ok(())
             }
-            (None, Err(_)) => Ok(()),
+            (None, Err(rejection)) => {
+                let attempt = u64::from(envelope.attempt.unwrap_or_default());
+                let over = attempt < step.attempt
+                    || attempt == step.attempt && (step.phase.is_final() || step.is_over);
+                let refused = matches!(
+                    rejection.code,
+                    RejectionCode::NotDispatched | RejectionCode::NotRunning
+                );
+                require(!(over && refused), || {
+                    says("what comes too late is refused")
+                })
+            }
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct Step {
     pub free_retries: u64,
     pub due_ms: u64,
     pub skip_reason: String,
+    /// The record that made it final.
+    pub ended_seq: u64,
     pub question: Option<Question>,
     pub hooks: BTreeMap<String, HookRequest>,
     /// Hooks were asked of this attempt, and what they said.
@@ -125,6 +127,7 @@ impl Step {
             free_retries: 0,
             due_ms: 0,
             skip_reason: String::new(),
+            ended_seq: 0,
             question: None,
             hooks: BTreeMap::new(),
             was_asked: false,
@@ -258,11 +261,13 @@ impl Plan {
         fired.iter().all(|edge| *edge == Some(true)).then_some(true)
     }
 
-    /// why a step that can no longer run is skipped.
-    pub fn reason_to_skip(&self, step: &Step) -> &'static str {
-        let dead = |edge: &&Value| self.edge(edge) == Some(false);
+    /// why a step that can no longer run is skipped, judged at the record that made it so.
+    pub fn reason_to_skip(&self, step: &Step, cause: u64) -> &'static str {
+        let parent = |edge: &Value| &self.steps[text(edge, "stepId")];
+        let dead =
+            |edge: &&Value| self.edge(edge) == Some(false) && parent(edge).ended_seq <= cause;
         let by_condition = |edge: &Value| {
-            let parent = &self.steps[text(edge, "stepId")];
+            let parent = parent(edge);
             parent.phase == Phase::Completed || parent.skip_reason == "condition"
         };
         let mut dead = list(&step.def, "dependsOn").iter().filter(dead);

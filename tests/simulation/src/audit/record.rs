@@ -22,12 +22,20 @@ pub struct Record<'a> {
     pub id: &'a str,
     pub step: &'a str,
     pub attempt: u64,
+    pub cause: u64,
     pub data: &'a Value,
 }
 
 impl Audit {
     /// Takes one record in.
     pub(super) fn record(&mut self, record: &Record<'_>) -> Result<(), String> {
+        // progress renews what the attempt holds.
+        if let Some((id, step)) = self.due_renewal.take() {
+            let renewed = record.kind == "claim.renewed" && record.id == id && record.step == step;
+            require(renewed, || {
+                format!("{id}/{step} made progress and its leases are not renewed")
+            })?;
+        }
         match record.kind {
             "ledger.genesis" | "domain.configured" => {
                 self.config = record.data["config"].clone();
@@ -351,6 +359,13 @@ impl Audit {
                     && step.phase.is_out()
                     && step.preempt_until_ms.is_none()
                 {
+                    let may = flag(&step.def, "idempotent") && step.free_retries < FREE_RETRIES_MAX;
+                    require(may, || {
+                        format!(
+                            "{id}/{} is pre-empted and must not be",
+                            text(holder, "stepId")
+                        )
+                    })?;
                     step.preempt_until_ms = Some(until_ms);
                 }
             }
@@ -475,6 +490,7 @@ impl Audit {
             })
         };
         let mut next = step.clone();
+        let mut renewal = false;
         match record.kind {
             "step.dispatched" => {
                 require(!out, || format!("{place} is dispatched twice"))?;
@@ -529,6 +545,12 @@ impl Audit {
                 require(names == wanted, || {
                     format!("{place} holds {names:?}, wants {wanted:?}")
                 })?;
+                let wait_ms = step.def["ackTimeoutMs"].as_u64();
+                let wait_ms = wait_ms.unwrap_or_else(|| number(&self.config, "ackTimeoutMs"));
+                let due = (!step.is_best_effort()).then_some(at_ms + wait_ms);
+                require(data["ackDeadlineMs"].as_u64() == due, || {
+                    format!("{place}: the ack is awaited until {due:?}")
+                })?;
                 next.phase = Phase::Dispatched;
                 next.delivery = 1;
                 next.ack_due_ms = data["ackDeadlineMs"].as_u64();
@@ -547,6 +569,7 @@ impl Audit {
                 ends_attempt(step)?;
                 next.phase = Phase::Acknowledged;
                 next.ack_due_ms = None;
+                renewal = !step.rests() && !step.grants.is_empty();
             }
             "step.completed" => {
                 if text(data, "by") == "answer" {
@@ -696,7 +719,7 @@ impl Audit {
                         require(plan.join(step) == Some(false), || {
                             format!("{place} could still run")
                         })?;
-                        let due = plan.reason_to_skip(step);
+                        let due = plan.reason_to_skip(step, record.cause);
                         require(reason == due, || {
                             format!("{place} is skipped by {reason}; {due} is due")
                         })?;
@@ -806,8 +829,12 @@ impl Audit {
             "human.expired" => self.expired(record, plan, step, &mut next, &place)?,
             other => return Err(format!("{other} is no type of record")),
         }
+        if renewal {
+            self.due_renewal = Some((record.id.to_owned(), record.step.to_owned()));
+        }
         let is_final = next.phase.is_final();
         if is_final {
+            next.ended_seq = record.seq;
             next.hooks.clear();
         }
         let rests_since_ms = next.rests_since_ms;

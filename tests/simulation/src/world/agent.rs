@@ -175,7 +175,7 @@ impl World<'_> {
         if self.random.chance(150) {
             self.lie(&work);
         }
-        if self.random.chance(250) {
+        if self.random.chance(400) {
             self.run_on(&work);
         }
         let pace = self.random.pick(&[200, 200, 1_500, 10_000, 40_000]);
@@ -375,26 +375,36 @@ impl World<'_> {
         else {
             return;
         };
+        let dies = self.random.chance(self.taste.deaths);
         let end = match self.random.below(100) {
+            _ if dies => {
+                self.die(key, 1_000);
+                return;
+            }
             0..58 => work.completed(self.random.pick(&["{\"ok\":1}", "done", "done", ""])),
             58..70 => work.failed(FailureClass::Retryable, "again"),
             70..76 => work.failed(FailureClass::Permanent, "broken"),
             76..83 => work.failed(FailureClass::Unknown, "who-knows"),
             // It hangs.
             83..91 => return,
-            // It dies; its host says so, or finds out when it is asked.
+            // It dies, and its host finds out when it is asked.
             _ => {
-                if self.random.chance(600) {
-                    let wait_ms = self.random.wait(2_000);
-                    self.notice_after(wait_ms, key, NoticeKind::HostLost);
-                }
-                if let Some(work) = self.works.get_mut(key) {
-                    work.is_dead = true;
-                }
+                self.die(key, 0);
                 return;
             }
         };
         self.end(key, end);
+    }
+
+    /// Work that will never say anything; its host may say so.
+    fn die(&mut self, key: &str, told: u64) {
+        if self.random.chance(told) {
+            let wait_ms = self.random.wait(700);
+            self.notice_after(wait_ms, key, NoticeKind::HostLost);
+        }
+        if let Some(work) = self.works.get_mut(key) {
+            work.is_dead = true;
+        }
     }
 
     fn end(&mut self, key: &str, end: Envelope) {
