@@ -113,3 +113,27 @@ fn r_33_a_child_of_a_plan_that_is_past_its_deadline_is_refused() {
     let refused = s.try_plan(child("late")).unwrap_err();
     assert_eq!(brief_rejection(&refused), "deadline-past parent stop");
 }
+
+/// what is recorded of a step that waits for its session alone does not cost it its turn.
+#[test]
+fn r_63_a_refused_input_does_not_cost_a_waiting_step_its_turn() {
+    let mut s = Scenario::new();
+    let busy = |id: &str| step(id).set("targetSession", "agent:s");
+    // `b` meets `a` on the resource and waits; `c` then takes the session that `b` needs as well.
+    s.plan(plan([
+        step("a").claims("file:x"),
+        busy("b").claims("file:x"),
+        busy("c"),
+    ]));
+    assert_eq!(
+        (s.step_state("b"), s.step_state("c")),
+        ("waiting_claim".into(), "dispatched".into())
+    );
+    s.done("a", 1, "");
+    s.seen();
+    // Nobody handed `b` out, so this is refused and kept.
+    assert_eq!(s.done("b", 1, "early"), "not-dispatched attempt stop");
+    s.expect(&["input.rejected b:1"]);
+    s.done("c", 1, "");
+    assert_eq!(s.step_state("b"), "dispatched");
+}

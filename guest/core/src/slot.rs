@@ -179,7 +179,6 @@ impl Slots {
     }
 
     /// Whether a step is a candidate, due or not.
-    #[cfg(test)]
     pub(crate) fn contains(&self, coordination: &Name, step: &Name) -> bool {
         self.candidates.contains(&place_of(coordination, step))
     }

@@ -730,7 +730,10 @@ impl Index {
                 self.timers.disarm(&timer);
             }
         }
-        if was.is_candidate() || was == StepState::WaitingClaim {
+        // A waiting step that was put up for a slot stays so until it gets one or what it waits for is taken.
+        let put_up =
+            was == StepState::WaitingClaim && self.slots.contains(&coordination.id, &step.id);
+        if was.is_candidate() || put_up {
             self.slots.remove(&coordination.id, &step.id);
         }
         // The order is left under the same facts under which it was entered.
@@ -747,7 +750,7 @@ impl Index {
             (false, true) => self.slots.take_session(&step.session),
             _ => {}
         }
-        if step.state.is_candidate() {
+        if step.state.is_candidate() || put_up && step.state == StepState::WaitingClaim {
             self.slots.insert(coordination.candidate(step));
         }
         if !step.state.is_final() {

@@ -338,6 +338,18 @@ impl Audit {
         require(held.is_none(), || format!("{held:?} is held for ever"))
     }
 
+    /// Steps that are not at their end.
+    #[must_use]
+    pub fn open_steps(&self) -> Vec<(String, String)> {
+        let open = |(id, plan): (&String, &Plan)| {
+            let steps = plan.steps.iter().filter(|(_, step)| !step.phase.is_final());
+            steps
+                .map(|(step, _)| (id.clone(), step.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.plans.iter().flat_map(open).collect()
+    }
+
     /// Coordinations that were ever taken.
     #[must_use]
     pub fn coordinations(&self) -> u64 {

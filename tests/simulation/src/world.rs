@@ -175,7 +175,9 @@ impl World<'_> {
                 self.see_to_time()?;
             }
         }
-        self.runner.audit.check_end()?;
+        if let Err(violation) = self.runner.audit.check_end() {
+            return Err(format!("{violation}{}", self.what_waits()));
+        }
         self.check_memory()
     }
 
@@ -477,6 +479,19 @@ impl World<'_> {
             plan: plan.to_string(),
         };
         self.later(0, Event::Call(call, Origin::Caller, 0));
+    }
+
+    /// What the component says of every step that is not at its end.
+    fn what_waits(&mut self) -> String {
+        let mut says = String::new();
+        for (id, step_id) in self.runner.audit.open_steps() {
+            let call = Call::ExplainWait { id, step_id };
+            if let Ok(Answer::ExplainWait(text)) = self.runner.read(&call) {
+                says.push('\n');
+                says.push_str(&text);
+            }
+        }
+        says
     }
 
     /// What is closed is forgotten but for a line.
