@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use qm2_simulation::runner::{Mode, replay};
+use qm2_simulation::runner::{Mode, Trace, replay};
 use qm2_simulation::shrink::shrink;
 use qm2_simulation::target::{Maker, Native};
 use qm2_simulation::{mutation, world};
@@ -212,7 +212,18 @@ fn compared(
     log: &[qm2_simulation::action::Action],
 ) -> Result<(), String> {
     let native = replay(maker, mode, log)?;
-    let component = replay(&*compare()?, mode, log)?;
+    let component = compare()?;
+    same(&native, &replay(&*component, mode, log)?)?;
+    // Swapped at every rebuild: what one began the other goes on with.
+    let (other, turn) = (compare()?, AtomicU64::new(0));
+    let swapping: Box<Maker> = Box::new(move || match turn.fetch_add(1, Ordering::Relaxed) % 2 {
+        0 => Box::new(Native::default()),
+        _ => other(),
+    });
+    same(&native, &replay(&*swapping, mode, log)?)
+}
+
+fn same(native: &Trace, component: &Trace) -> Result<(), String> {
     if native.lines != component.lines {
         return Err("the component writes another ledger".into());
     }

@@ -252,6 +252,7 @@ impl World<'_> {
 
     fn call(&mut self, mut call: Call, origin: Origin, tries: u32) -> Result<(), String> {
         call.set_now(self.host_now());
+        self.join(&mut call);
         let fault = match self.random.below(1000) {
             _ if !self.is_faulty || call.is_reading() => None,
             0..4 => refuse(0),
@@ -275,6 +276,38 @@ impl World<'_> {
             self.come_back(lost)?;
         }
         Ok(())
+    }
+
+    /// Several envelopes of one caller in one call, now and then, and the same one twice.
+    fn join(&mut self, call: &mut Call) {
+        let Call::Submit {
+            caller, envelopes, ..
+        } = call
+        else {
+            return;
+        };
+        if envelopes.len() > 1 || !self.random.chance(120) {
+            return;
+        }
+        if self.random.chance(300) {
+            envelopes.push(envelopes[0].clone());
+        }
+        let until = self.now_ms + 3_000;
+        let joins = |event: &Event| matches!(event, Event::Call(Call::Submit { caller: other, .. }, ..) if other == caller);
+        let next = self
+            .agenda
+            .iter()
+            .find(|((at_ms, _), event)| *at_ms < until && joins(event));
+        let place = next.map(|(place, _)| *place);
+        if let Some(Event::Call(
+            Call::Submit {
+                envelopes: more, ..
+            },
+            ..,
+        )) = place.and_then(|place| self.agenda.remove(&place))
+        {
+            envelopes.extend(more);
+        }
     }
 
     fn commit(&mut self) -> Result<(), String> {

@@ -84,7 +84,8 @@ impl Audit {
                     "one answer each".into()
                 })?;
                 for (envelope, answer) in envelopes.iter().zip(answers) {
-                    self.check_input(caller, envelope, answer, before, records)?;
+                    let is_joined = envelopes.len() > 1;
+                    self.check_input(caller, envelope, answer, before, records, is_joined)?;
                 }
                 Ok(())
             }
@@ -164,6 +165,7 @@ impl Audit {
         answer: &Result<Receipt, Rejection>,
         before: u64,
         records: &[Value],
+        is_joined: bool,
     ) -> Result<(), String> {
         let says =
             |what: &str| format!("{what}: {envelope:?} of {} got {answer:?}", caller.session);
@@ -267,7 +269,7 @@ impl Audit {
                     rejection.code,
                     RejectionCode::NotDispatched | RejectionCode::NotRunning
                 );
-                require(!(over && refused), || {
+                require(!(over && refused) || is_joined, || {
                     says("what comes too late is refused")
                 })
             }
