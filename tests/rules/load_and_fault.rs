@@ -71,7 +71,7 @@ fn r_60_m3_a_refused_append_hands_nothing_out_and_spends_the_machine() {
         let mut native = Native::default();
         native.replay(&lines, false);
         let (head, digest) = (native.call(&Call::Head), native.digest());
-        native.refuse_append();
+        native.refuse_appends();
         assert_eq!(
             native.call(&call),
             Err(CallError::LedgerUnavailable),
@@ -113,7 +113,7 @@ fn r_60_a_call_without_records_appends_nothing() {
     s.plan(plan([step("a")]));
     let mut native = Native::default();
     native.replay(&s.lines, true);
-    native.refuse_append();
+    native.refuse_appends();
     let (caller, envelopes) = (caller("agent:a"), vec![ack("nobody", 1)]);
     let answer = native.call(&Call::Submit {
         caller,

@@ -102,7 +102,7 @@ pub enum Call {
         /// What the person says.
         verdict: HumanVerdict,
         /// In the person's words; at most 64 KiB.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },
     /// Decides a contest; reads no state.
@@ -172,7 +172,7 @@ pub enum Call {
         #[serde(default)]
         regions: Vec<Region>,
         /// What the grant must be based on, if that matters.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         base_version: Option<String>,
     },
     /// Describes a coordination, or the domain if the id is empty.
@@ -200,7 +200,7 @@ pub enum Call {
     /// Asks for a piece of the state.
     Snapshot {
         /// Where the last piece ended.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
         /// Wished size of the piece in bytes.
         max_bytes: u64,
