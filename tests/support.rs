@@ -25,8 +25,8 @@ use qm2_core::receipt::{
     CallError, GrantReceipt, GuardVerdict, PlanReceipt, Receipt, Rejection, Remedy,
 };
 use qm2_host::engine::{Answer, Call, Engine, HookRequest, Instance, Staged};
-use serde_json::Value;
 use record::Recording;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use vector::{Called, End, HostStep, Reconciled, Step};

@@ -13,6 +13,8 @@ mod hook;
 mod human;
 mod human_wait;
 mod identity;
+mod inputs;
+mod inputs_host;
 mod lease;
 mod load_and_fault;
 mod plan_end;

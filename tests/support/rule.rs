@@ -130,10 +130,16 @@ fn rules_are_read_from_names_and_texts() {
     assert_eq!(of_name("r_60_m3_a_refused"), ["R-60", "M3"]);
     assert_eq!(of_name("r_53_to_55_the"), ["R-53", "R-54", "R-55"]);
     assert_eq!(of_name("table_r_1"), [""; 0]);
-    assert_eq!(mentioned("as R-5, (R-53) and M3: r_6 R-99"), ["R-5", "R-53", "M3"]);
+    assert_eq!(
+        mentioned("as R-5, (R-53) and M3: r_6 R-99"),
+        ["R-5", "R-53", "M3"]
+    );
     assert_eq!(fn_name("pub(crate) fn decide<'a>("), Some("decide"));
     assert_eq!(fn_name("// fn none()"), None);
     let text = "/// Also R-9.\n#[test]\nfn r_3_x() {}\nfn r_4_helper() {}\n";
     let tests = tests_of("m", text);
-    assert_eq!((tests.len(), &tests[0].rules[..]), (1, &["R-3".to_owned(), "R-9".into()][..]));
+    assert_eq!(
+        (tests.len(), &tests[0].rules[..]),
+        (1, &["R-3".to_owned(), "R-9".into()][..])
+    );
 }

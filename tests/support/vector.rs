@@ -243,7 +243,8 @@ impl Vector {
                     let mut earlier = vector.runs.iter();
                     let earlier = earlier.find(|earlier| earlier.run == begins.run);
                     let steps = earlier.and_then(|earlier| earlier.steps.get(..begins.steps));
-                    let missing = || format!("run {} begins with steps that are not there", run.run);
+                    let missing =
+                        || format!("run {} begins with steps that are not there", run.run);
                     steps.ok_or_else(missing)?.to_vec()
                 }
             };
