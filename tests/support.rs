@@ -490,9 +490,6 @@ impl Scenario {
     /// A crash and the way back: both are made anew from the ledger and go on.
     pub fn restart(&mut self) {
         let digest = self.digest();
-        if let Some(recording) = &mut self.recording {
-            recording.host(HostStep::Restart(true));
-        }
         self.rebuild();
         assert_eq!(self.digest(), digest, "the folded state is another one");
     }
@@ -505,7 +502,7 @@ impl Scenario {
         }
         self.shadow = None;
         let _ = self.call_apart(call);
-        self.rebuild();
+        self.replay();
         assert_eq!(self.digest(), digest, "the folded state is another one");
     }
 
@@ -520,14 +517,14 @@ impl Scenario {
     }
 
     /// What a host does when its instance is spent: a new one is made from the ledger.
-    pub fn rebuild_spent(&mut self) {
+    pub fn rebuild(&mut self) {
         if let Some(recording) = &mut self.recording {
             recording.host(HostStep::Restart(true));
         }
-        self.rebuild();
+        self.replay();
     }
 
-    fn rebuild(&mut self) {
+    fn replay(&mut self) {
         self.shadow = None;
         self.native = Native::default();
         self.instance = engine().instance().expect("an instance can be made");

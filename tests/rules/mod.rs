@@ -19,6 +19,7 @@ mod lease;
 mod load_and_fault;
 mod plan_end;
 mod plan_shape;
+mod race;
 mod random;
 mod redone;
 mod report;
