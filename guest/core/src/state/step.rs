@@ -375,7 +375,7 @@ impl Step {
         self.remember_as(key, digest, seq, self.state);
     }
 
-    /// Keeps an input, with the state that its receipt has.
+    /// Keeps an input, with the state that its receipt has.
     pub(crate) fn remember_as(&mut self, key: String, digest: &str, seq: u64, state: StepState) {
         let identity = Identity {
             digest: digest.to_owned(),
