@@ -22,6 +22,8 @@ mod plan_shape;
 mod race;
 mod random;
 mod redone;
+mod refused;
+mod refused_input;
 mod report;
 mod shared_bounds;
 mod shared_table;

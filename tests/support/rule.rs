@@ -1,7 +1,8 @@
-//! Which rule is shown by which test: read from the sources, so that no list has to be kept by hand.
+//! Which rule is shown by which test and kept by which function: read from the sources, so that no list has to be kept by
+//! hand.
 //!
 //! A test shows the rules that its name begins with (`r_27_…`, `m2_…`, `r_60_m3_…`, `r_53_to_56_…`) and those that its doc comment
-//! names (`R-27`). Knows no rule itself.
+//! names (`R-27`). A function keeps the rules that its doc comment, or a comment in it, names. Knows no rule itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,77 @@ fn tests_of(module: &str, text: &str) -> Vec<RuleTest> {
     tests
 }
 
+/// A function and a rule that it keeps.
+pub struct Kept {
+    pub rule: String,
+    /// As `file::function`.
+    pub function: String,
+}
+
+/// What the functions of a folder of sources keep, in the order of the files.
+pub fn kept(folder: &str) -> Vec<Kept> {
+    let folder = root().join(folder);
+    let (mut files, mut folders) = (Vec::new(), vec![folder.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the sources") {
+            let path = entry.expect("it is readable").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let of = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a source is readable");
+        let inside = path.strip_prefix(&folder).expect("it is inside");
+        let file = inside.with_extension("").display().to_string();
+        kept_in(&file, &text)
+    };
+    files.iter().flat_map(of).collect()
+}
+
+fn kept_in(file: &str, text: &str) -> Vec<Kept> {
+    let (mut kept, mut above): (Vec<Kept>, Vec<String>) = (Vec::new(), Vec::new());
+    // The function that the line is in, and how far it is indented.
+    let mut inside: Option<(String, usize)> = None;
+    let mut keep = |rules: Vec<String>, name: &str| {
+        let function = format!("{file}::{name}");
+        for rule in rules {
+            let known = kept
+                .iter()
+                .any(|of| of.rule == rule && of.function == function);
+            if !known {
+                let function = function.clone();
+                kept.push(Kept { rule, function });
+            }
+        }
+    };
+    for line in text.lines() {
+        let (code, indent) = (line.trim_start(), line.len() - line.trim_start().len());
+        if code.starts_with("#[cfg(test)]") {
+            break;
+        }
+        if code.starts_with("///") {
+            above.extend(mentioned(code));
+        } else if let Some(name) = fn_name(code) {
+            keep(std::mem::take(&mut above), name);
+            // Without a body it is of a trait.
+            inside = (!code.ends_with(';')).then(|| (name.to_owned(), indent));
+        } else if !code.starts_with("#[") {
+            above.clear();
+            if let Some((name, depth)) = &inside {
+                if code == "}" && indent == *depth {
+                    inside = None;
+                } else if let Some((_, comment)) = code.split_once("//") {
+                    keep(mentioned(comment), name);
+                }
+            }
+        }
+    }
+    kept
+}
+
 /// The function that a line of source begins, if it does.
 pub fn fn_name(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
@@ -136,6 +208,12 @@ fn rules_are_read_from_names_and_texts() {
     );
     assert_eq!(fn_name("pub(crate) fn decide<'a>("), Some("decide"));
     assert_eq!(fn_name("// fn none()"), None);
+    let text = "/// R-1.\nstruct S;\n/// R-2, R-3\n#[x]\nfn f() {\n    // R-4\n}\n// R-5\n";
+    let kept: Vec<String> = kept_in("m", text)
+        .into_iter()
+        .map(|kept| kept.rule + " " + &kept.function)
+        .collect();
+    assert_eq!(kept, ["R-2 m::f", "R-3 m::f", "R-4 m::f"]);
     let text = "/// Also R-9.\n#[test]\nfn r_3_x() {}\nfn r_4_helper() {}\n";
     let tests = tests_of("m", text);
     assert_eq!(
