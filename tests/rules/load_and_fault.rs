@@ -431,21 +431,26 @@ fn r_63_a_retry_ages_from_its_due_time() {
     assert_eq!(dispatched(&s).last().unwrap(), "c2/new:1");
 }
 
+/// What replay says of lines, one a call, and that the instance is for reading only after it.
 fn fault_of(lines: Vec<String>, checked: bool) -> LedgerFault {
     let mut s = Scenario::blank();
-    match s.call(&Call::Replay { lines, checked }) {
-        Err(CallError::ReadOnly(fault)) => {
-            // Read-only from here on: reading works, nothing else does.
-            let again = Err(CallError::ReadOnly(fault.clone()));
-            assert_eq!(s.call(&Call::Advance { now_ms: 1 }), again);
-            assert_eq!(s.configure(|_| {}).map(|()| Answer::Configure), again);
-            assert!(s.call(&Call::Head).is_ok());
-            assert!(s.call(&Call::Describe { id: String::new() }).is_ok());
-            assert!(s.call(&Call::StateDigest).is_ok());
-            fault
-        }
-        other => panic!("{other:?}"),
+    for line in lines {
+        let lines = vec![line];
+        let fault = match s.call(&Call::Replay { lines, checked }) {
+            Ok(_) => continue,
+            Err(CallError::ReadOnly(fault)) => fault,
+            other => panic!("{other:?}"),
+        };
+        // Read-only from here on: reading works, nothing else does.
+        let again = Err(CallError::ReadOnly(fault.clone()));
+        assert_eq!(s.call(&Call::Advance { now_ms: 1 }), again);
+        assert_eq!(s.configure(|_| {}).map(|()| Answer::Configure), again);
+        assert!(s.call(&Call::Head).is_ok());
+        assert!(s.call(&Call::Describe { id: String::new() }).is_ok());
+        assert!(s.call(&Call::StateDigest).is_ok());
+        return fault;
     }
+    panic!("every line was followed")
 }
 
 #[test]

@@ -170,6 +170,17 @@ fn r_1_members_of_an_envelope_past_their_bounds() {
         let said = brief(&s.submit_as(caller("agent:a"), wrong));
         assert_eq!(said, format!("invalid-field {field} fix"), "{path}");
     }
+    s.expect(&[]);
+    s.expect_out(&[]);
+}
+
+#[test]
+fn r_1_envelopes_of_a_wrong_shape() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("z")]));
+    s.seen();
+    let past = INTEGER_MAX + 1;
+    let report = done("a", 1, "out");
     let number = changed(
         &progress("a", 1, 1),
         &[("outcome/progress/number", past.into())],

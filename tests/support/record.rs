@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::thread;
 
 /// Bytes of one file; runs that would make it longer are left out.
-const FILE_BYTES_MAX: usize = 40_000;
+const FILE_BYTES_MAX: usize = 30_000;
 /// Modules whose scenarios are made up as they go.
 const RANDOM: [&str; 1] = ["random"];
 
