@@ -6,18 +6,17 @@
 use crate::support::*;
 use qm2_core::envelope::{Envelope, FailureClass, PayloadRef};
 use qm2_core::message::{HookKind, HookVerdict};
-use qm2_host::engine::{Answer, Call};
 use serde_json::json;
 
 const PERMANENT: FailureClass = FailureClass::Permanent;
 const NO_OPINION: HookVerdict = HookVerdict::NoOpinion;
 
-/// `b` and `c` hold each other back on `file:x` and `file:y`, which `a` holds. `b` came first, and `c` is looked at first.
+/// `b` and `c` hold each other back on `file:x` and `file:y`, which `a` holds, as it does `file:v`. `b` came first, and `c` is looked at first.
 fn circle(more: impl IntoIterator<Item = Json>) -> Scenario {
     let mut s = Scenario::with(|config| config.max_in_flight = 9);
     let both = |id: &str| step(id).claims("file:x").claims("file:y");
     let steps = [
-        both("a").set("priority", "critical"),
+        both("a").claims("file:v").set("priority", "critical"),
         both("b"),
         both("c").set("priority", "high").after("9"),
         step("9"),
@@ -50,19 +49,17 @@ fn r_50_whoever_of_a_circle_is_looked_at_first_the_lowest_number_goes() {
 
 #[test]
 fn r_50_who_waits_behind_a_circle_does_not_pass_it() {
-    // e waits behind the circle on x, f behind e on w, and f, the most urgent, is looked at first.
+    // e waits behind the circle on x, f behind e on w, and f, the most urgent, is looked at first: it is the first on v.
     let e = step("e").claims("file:x").claims("file:w");
-    let f = step("f").claims("file:w").set("priority", "critical");
+    let f = step("f").claims("file:v").claims("file:w");
     let mut s = circle([
-        step("0").claims("file:w").set("priority", "critical"),
         e.after("1"),
-        f.after("2"),
+        f.set("priority", "critical").after("2"),
         step("1"),
         step("2"),
     ]);
     s.done("1", 1, "");
     s.done("2", 1, "");
-    s.done("0", 1, "");
     for waiting in ["b", "c", "e", "f"] {
         assert_eq!(s.step_state(waiting), "waiting_claim", "{waiting}");
     }
@@ -324,7 +321,8 @@ fn r_20_a_skip_behind_a_skip_behind_a_handled_failure_does_not_spoil_success() {
         step("fallback").on("p", "failure"),
         step("q").after("p"),
         step("r").on("q", "failure").on("0", "always"),
-        step("t").after("r").on("q", "always"),
+        // Looked at before those that it stands behind.
+        step("1t").after("r").on("q", "always"),
     ]));
     s.done("0", 1, "");
     s.seen();
@@ -333,10 +331,10 @@ fn r_20_a_skip_behind_a_skip_behind_a_handled_failure_does_not_spoil_success() {
         "step.failed p:1",
         "step.skipped q:1",
         "step.skipped r:1",
-        "step.skipped t:1",
+        "step.skipped 1t:1",
         "step.dispatched fallback:1",
     ]);
-    for step in ["q", "r", "t"] {
+    for step in ["q", "r", "1t"] {
         assert_eq!(
             s.data(&format!("step.skipped {step}:1"))["reason"],
             "upstream_failed"
@@ -406,29 +404,43 @@ fn r_34_a_long_message_of_an_unknown_effect_is_cut_at_a_character() {
     assert_eq!(says, json!(format!("x: {}", "ä".repeat(510))));
 }
 
-#[test]
-fn r_63_a_clock_that_steps_back_undoes_tiers_that_were_never_recorded() {
-    let mut s = Scenario::with(|config| config.max_in_flight = 1);
-    let long = |id: &str| {
+/// Steps that share a session, behind one that keeps the only slot of the domain or of the session.
+fn aged(max_in_flight: u64, first_session: &str) -> Scenario {
+    let mut s = Scenario::with(|config| config.max_in_flight = max_in_flight);
+    let long = |id: &str, priority: &str| {
         step(id)
             .set("timeoutMs", 900_000)
             .set("ackTimeoutMs", 800_000)
+            .set("priority", priority)
+            .set("targetSession", "agent:s")
     };
-    s.plan(plan([
-        long("0").set("priority", "critical"),
-        long("low").set("priority", "low"),
-        long("normal"),
-    ]));
+    let first = long("0", "critical").set("targetSession", first_session);
+    s.plan(plan([first, long("low", "low")]));
     s.now_ms = 100;
-    s.ack("0", 1);
-    // At 60 000 low would stand as high as normal; nothing is recorded then.
+    s.plan(plan([long("normal", "normal")]).set("coordinationId", "d"));
+    s
+}
+
+fn end_first(s: &mut Scenario, session: &str) -> String {
+    brief(&s.submit(done("0", 1, "").by(session)))
+}
+
+#[test]
+fn r_63_a_clock_that_steps_back_undoes_tiers_that_were_never_recorded() {
+    let mut s = aged(9, "agent:s");
+    // At 60 000 low would stand above normal; nothing is recorded then.
     s.advance(60_000);
     s.now_ms = 200;
-    assert_eq!(s.done("0", 1, ""), "accepted completed");
-    assert_eq!(s.step_state("normal"), "dispatched");
-    let wait = Call::ExplainWait {
-        id: "c".into(),
-        step_id: "low".into(),
-    };
-    assert!(matches!(s.call(&wait), Ok(Answer::ExplainWait(_))));
+    assert_eq!(end_first(&mut s, "agent:s"), "accepted completed");
+    assert_eq!(s.labels().pop(), Some("step.dispatched d/normal:1".into()));
+}
+
+#[test]
+fn r_63_of_one_session_the_older_goes_first_once_it_stands_as_high() {
+    for (at_ms, wins) in [(29_999, "d/normal"), (30_000, "low")] {
+        let mut s = aged(1, "agent:0");
+        s.now_ms = at_ms;
+        assert_eq!(end_first(&mut s, "agent:0"), "accepted completed");
+        assert_eq!(s.labels().pop(), Some(format!("step.dispatched {wins}:1")));
+    }
 }

@@ -13,8 +13,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 
-/// Bytes of one file; runs that would make it longer are left out.
+/// Bytes of a file with one run; a longer one is left out.
+const RUN_BYTES_MAX: usize = 45_000;
+/// Bytes of a file with more; runs that would make it longer are left out.
 const FILE_BYTES_MAX: usize = 30_000;
+/// Bytes of a file around its runs, at most.
+const HEAD_BYTES_MAX: usize = 500;
 /// Modules whose scenarios are made up as they go.
 const RANDOM: [&str; 1] = ["random"];
 
@@ -98,7 +102,11 @@ impl Recording {
         let number = self.run.run;
         ended.insert(number, self.run);
         vector.runs = ended.values().cloned().collect();
-        if !exact || vector.text().len() > FILE_BYTES_MAX {
+        let most = match vector.runs.len() {
+            1 => RUN_BYTES_MAX,
+            _ => FILE_BYTES_MAX,
+        };
+        if !exact || vector.text().len() > most {
             ended.remove(&number);
             vector.runs.retain(|run| run.run != number);
         }
@@ -126,7 +134,11 @@ impl Recording {
                 assert_eq!(difference, None, "run {run} of {path} is another; {stale}");
             }
             None => {
-                let left_out = file.len() + text.len() > FILE_BYTES_MAX || !is_exact(&text);
+                let most = match vector.runs.len() {
+                    0 => RUN_BYTES_MAX - HEAD_BYTES_MAX,
+                    _ => FILE_BYTES_MAX - file.len().min(FILE_BYTES_MAX),
+                };
+                let left_out = text.len() > most || !is_exact(&text);
                 let (run, path) = (self.run.run, path.display());
                 assert!(left_out, "run {run} is not in {path}; {stale}");
             }
