@@ -19,3 +19,4 @@ mod snapshot;
 mod support;
 mod tidy;
 mod usage;
+mod vectors;

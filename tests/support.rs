@@ -1,13 +1,16 @@
 //! One driver for all tests of the rules: the same inputs go through the core natively and through the component in
 //! wasmtime, and after every call both must have said the same, byte for byte.
 //!
-//! When a scenario ends it also proves that folding its ledger gives the live state: see [`Scenario::end`]. Holds no
-//! rule of its own; what a rule says is in the tests.
+//! When a scenario ends it also proves that folding its ledger gives the live state, see [`Scenario::end`], and that it is
+//! the vector that other hosts are tested with, see [`record`]. Holds no rule of its own; what a rule says is in the tests.
 
 mod asked;
 mod build;
 mod ledger;
 mod native;
+pub mod record;
+pub mod rule;
+pub mod vector;
 
 pub use build::*;
 pub use ledger::{chain_of, forge, members, reseal, types};
@@ -22,9 +25,11 @@ use qm2_core::receipt::{
     CallError, GrantReceipt, GuardVerdict, PlanReceipt, Receipt, Rejection, Remedy,
 };
 use qm2_host::engine::{Answer, Call, Engine, HookRequest, Instance, Staged};
+use record::Recording;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use vector::{Called, End, HostStep, Reconciled, Step};
 
 /// The compiled component, shared by all tests.
 pub fn engine() -> &'static Engine {
@@ -53,6 +58,8 @@ pub struct Scenario {
     /// Target sessions by coordination and step.
     sessions: BTreeMap<(String, String), String>,
     finished: bool,
+    /// Everything so far as a vector, where this is a test whose scenarios are kept.
+    recording: Option<Recording>,
 }
 
 impl Scenario {
@@ -71,6 +78,13 @@ impl Scenario {
 
     /// A domain that was never configured.
     pub fn blank() -> Self {
+        let mut scenario = Self::apart();
+        scenario.recording = Recording::begin();
+        scenario
+    }
+
+    /// One that stands in for another and is no part of what the test does.
+    fn apart() -> Self {
         Self {
             native: Native::default(),
             instance: engine().instance().expect("an instance can be made"),
@@ -84,6 +98,7 @@ impl Scenario {
             out_new: Vec::new(),
             sessions: BTreeMap::new(),
             finished: false,
+            recording: None,
         }
     }
 
@@ -91,6 +106,16 @@ impl Scenario {
 
     /// Makes a call of both and compares everything that came of it.
     pub fn call(&mut self, call: &Call) -> Result<Answer, CallError> {
+        let (answer, staged) = self.call_apart(call);
+        if let Some(recording) = &mut self.recording {
+            recording.step(Step::Call(Called::new(call, &answer, &staged)));
+        }
+        self.note(staged);
+        answer
+    }
+
+    /// As [`Scenario::call`], but no part of what the test does.
+    fn call_apart(&mut self, call: &Call) -> (Result<Answer, CallError>, Staged) {
         let native = self.native.call(call);
         let ours = self.native.take_staged();
         let answered = self.instance.call(call);
@@ -106,8 +131,7 @@ impl Scenario {
             assert!(is_alike, "{}: {theirs:?} is not {native:?}", call.name());
             assert_eq!(shadow.take_staged(), ours, "{}: the shadow", call.name());
         }
-        self.note(ours);
-        native
+        (native, ours)
     }
 
     /// Sets the configuration: the default one with the gate on, changed.
@@ -115,7 +139,7 @@ impl Scenario {
         let mut config = Config::new("d");
         config.phase1.enabled = true;
         change(&mut config);
-        self.configure_text(&config.to_json())
+        self.configure_text(&config_text(&config))
     }
 
     pub fn configure_text(&mut self, config: &str) -> Result<(), CallError> {
@@ -417,14 +441,22 @@ impl Scenario {
         }
     }
 
+    /// As [`Scenario::describe`], but only the test looks.
+    fn look(&mut self, id: &str) -> Value {
+        match self.call_apart(&Call::Describe { id: id.to_owned() }) {
+            (Ok(Answer::Describe(text)), _) => parse(&text),
+            (other, _) => panic!("describe: {other:?}"),
+        }
+    }
+
     /// State of plan `c`, or of one of its steps, as `describe` shows it.
     pub fn state(&mut self) -> String {
-        let view = self.describe("c");
+        let view = self.look("c");
         view["state"].as_str().unwrap_or_default().to_owned()
     }
 
     pub fn step_state(&mut self, step: &str) -> String {
-        let view = self.describe("c");
+        let view = self.look("c");
         let steps = view["steps"].as_array().expect("a live coordination");
         let found = steps.iter().find(|entry| entry["stepId"] == step);
         found.expect("the step is there")["state"]
@@ -458,6 +490,41 @@ impl Scenario {
     /// A crash and the way back: both are made anew from the ledger and go on.
     pub fn restart(&mut self) {
         let digest = self.digest();
+        self.rebuild();
+        assert_eq!(self.digest(), digest, "the folded state is another one");
+    }
+
+    /// A call during which the instance is lost, with all that it said, and the way back.
+    pub fn lose(&mut self, call: &Call) {
+        let digest = self.digest();
+        if let Some(recording) = &mut self.recording {
+            recording.host(HostStep::Lost(call.clone()));
+        }
+        self.shadow = None;
+        let _ = self.call_apart(call);
+        self.replay();
+        assert_eq!(self.digest(), digest, "the folded state is another one");
+    }
+
+    /// From here on the host takes no lines, until the next instance.
+    pub fn refuse_appends(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.host(HostStep::RefuseAppends(true));
+        }
+        self.shadow = None;
+        self.native.refuse_appends();
+        self.instance.refuse_appends();
+    }
+
+    /// What a host does when its instance is spent: a new one is made from the ledger.
+    pub fn rebuild(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.host(HostStep::Restart(true));
+        }
+        self.replay();
+    }
+
+    fn replay(&mut self) {
         self.shadow = None;
         self.native = Native::default();
         self.instance = engine().instance().expect("an instance can be made");
@@ -465,8 +532,7 @@ impl Scenario {
             lines: self.lines.clone(),
             checked: false,
         };
-        self.call(&call).expect("the ledger replays");
-        assert_eq!(self.digest(), digest, "the folded state is another one");
+        self.call_apart(&call).0.expect("the ledger replays");
     }
 
     /// From here on one that was replayed from the ledger makes every call as well.
@@ -490,8 +556,8 @@ impl Scenario {
     fn restore_calls(&mut self) -> Vec<Call> {
         let (mut calls, mut cursor, max_bytes) = (Vec::new(), None, 2_000);
         loop {
-            let Ok(Answer::Snapshot(piece)) = self.call(&Call::Snapshot { cursor, max_bytes })
-            else {
+            let (answer, _) = self.call_apart(&Call::Snapshot { cursor, max_bytes });
+            let Ok(Answer::Snapshot(piece)) = answer else {
                 panic!("a snapshot can be taken")
             };
             let (chunk, last) = (piece.chunk, piece.next.is_none());
@@ -632,7 +698,7 @@ impl Scenario {
     /// What a scenario proves at its end: the chain holds, every line reads back to itself and has the members of SPEC section
     /// 4 in their order, and a fresh machine, a fresh component after replay and one after snapshot and restore are in the
     /// state of the live ones and hand the same out again.
-    fn end(&mut self) {
+    fn end(&mut self) -> End {
         self.finished = true;
         let head = chain_of(&self.lines).expect("the chain holds");
         for (index, line) in self.lines.iter().enumerate() {
@@ -642,36 +708,48 @@ impl Scenario {
             assert!(record.cause.is_none_or(|cause| cause <= index as u64));
         }
         ledger::check_causes(&self.lines);
-        assert_eq!(self.call(&Call::Head), Ok(Answer::Head(head)));
-        let digest = self.digest();
-        self.out_new.clear();
-        let gated = self.call(&Call::Reconcile).is_err();
-        let out = std::mem::take(&mut self.out_new);
+        let (answer, _) = self.call_apart(&Call::Head);
+        assert_eq!(answer, Ok(Answer::Head(head.clone())));
+        let digest = self.digest_apart();
+        let (reconciled, out) = self.call_apart(&Call::Reconcile);
 
         let mut folded = Native::default();
         folded.replay(&self.lines, true);
         assert_eq!(folded.digest(), digest, "native: the folded state");
-        let mut folded = Self::blank();
+        let mut folded = Self::apart();
         for lines in self.lines.chunks(7) {
             let (lines, checked) = (lines.to_vec(), false);
-            folded
-                .call(&Call::Replay { lines, checked })
-                .expect("the ledger replays");
+            let (replayed, _) = folded.call_apart(&Call::Replay { lines, checked });
+            replayed.expect("the ledger replays");
         }
-        assert_eq!(folded.digest(), digest, "component: the folded state");
-        folded.expect_same_again(gated, &out);
+        assert_eq!(folded.digest_apart(), digest, "component: the folded state");
+        folded.expect_same_again(&reconciled, &out);
 
-        let mut restored = Self::blank();
+        let mut restored = Self::apart();
         for call in self.restore_calls() {
-            restored.call(&call).expect("the snapshot is taken in");
+            let (taken, _) = restored.call_apart(&call);
+            taken.expect("the snapshot is taken in");
         }
-        assert_eq!(restored.digest(), digest, "the restored state");
-        restored.expect_same_again(gated, &out);
+        assert_eq!(restored.digest_apart(), digest, "the restored state");
+        restored.expect_same_again(&reconciled, &out);
+        End {
+            head,
+            state_digest: digest,
+            reconcile: Reconciled::new(&reconciled, &out),
+        }
     }
 
-    fn expect_same_again(&mut self, gated: bool, out: &[String]) {
-        assert_eq!(self.call(&Call::Reconcile).is_err(), gated);
-        assert_eq!(self.out_new, out, "what is out is handed out again alike");
+    fn digest_apart(&mut self) -> String {
+        match self.call_apart(&Call::StateDigest) {
+            (Ok(Answer::StateDigest(digest)), _) => digest,
+            (other, _) => panic!("state-digest: {other:?}"),
+        }
+    }
+
+    fn expect_same_again(&mut self, reconciled: &Result<Answer, CallError>, out: &Staged) {
+        let (again, out_again) = self.call_apart(&Call::Reconcile);
+        assert_eq!(&again, reconciled);
+        assert_eq!(&out_again, out, "what is out is handed out again alike");
         self.finished = true;
     }
 }
@@ -679,8 +757,12 @@ impl Scenario {
 impl Drop for Scenario {
     fn drop(&mut self) {
         // A scenario that failed has said so already; one that stands in for another is checked by it.
-        if !self.finished && !std::thread::panicking() && self.native.is_usable() {
-            self.end();
+        if self.finished || std::thread::panicking() {
+            return;
+        }
+        let end = self.native.is_usable().then(|| self.end());
+        if let Some(recording) = self.recording.take() {
+            recording.finish(end);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The only file that knows the generated bindings' imports: what the component says during a call is staged here.
 //!
-//! Never blocks, never refuses, never calls back: an import only pushes. Does not decide what becomes of what was
-//! staged; see [`crate::transaction`].
+//! Never blocks, never calls back: an import only pushes, and refuses ledger lines only where that is tried out. Does not
+//! decide what becomes of what was staged; see [`crate::transaction`].
 
 use crate::convert;
 use qm2_core::staged::{HookRequest, Staged};
@@ -86,7 +86,7 @@ impl event_stream::Host for HostState {
         &mut self,
         mut lines: Vec<String>,
     ) -> wasmtime::Result<Result<(), event_stream::Unavailable>> {
-        if self.refuses()? {
+        if self.refuses()? || self.staged.refuses_append {
             return Ok(Err(event_stream::Unavailable::Unavailable));
         }
         self.staged.lines.append(&mut lines);

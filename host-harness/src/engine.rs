@@ -242,7 +242,12 @@ impl Instance {
 
     /// Takes what was staged since the last time.
     pub fn take_staged(&mut self) -> Staged {
-        std::mem::take(&mut self.store.data_mut().staged)
+        self.store.data_mut().staged.take()
+    }
+
+    /// From here on its host does not take ledger lines: how the loss of a disk is tried out.
+    pub fn refuse_appends(&mut self) {
+        self.store.data_mut().staged.refuses_append = true;
     }
 
     fn dispatch(&mut self, call: &Call) -> wasmtime::Result<Result<Answer, types::CallError>> {

@@ -124,7 +124,7 @@ impl Writer {
             .unwrap_or_else(|fault| self.component_fault(call, &fault))
     }
 
-    /// Fires what is due. A timer that traps twice leaves the domain for reading only.
+    /// Fires what is due. A timer that traps twice leaves the domain for reading only.
     pub(crate) fn advance(&mut self, now_ms: u64) {
         for _ in 0..ADVANCES_MAX {
             match self.run(&Call::Advance { now_ms }) {
@@ -253,7 +253,7 @@ impl Writer {
         (self.outside.sink)(Said::ReadOnly);
     }
 
-    /// A call, and after a trap once more on a rebuilt instance.
+    /// A call, and after a trap once more on a rebuilt instance.
     fn run_twice(&mut self, call: &Call) -> Result<Result<Answer>, Fault> {
         match self.attempt(call) {
             Err(fault) => {
@@ -318,7 +318,7 @@ impl Writer {
         self.replay().inspect_err(|e| self.stay_away(e))
     }
 
-    /// The second trap on one input. Envelopes of a batch are told apart; other inputs are refused as a whole.
+    /// The second trap on one input. Envelopes of a batch are told apart; other inputs are refused as a whole.
     fn component_fault(&mut self, call: &Call, fault: &Fault) -> Result<Answer> {
         let says = format!(
             "the component failed twice on this input ({fault}); it was not recorded, please report it"

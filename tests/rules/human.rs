@@ -714,6 +714,30 @@ fn r_55_a_repeated_answer_is_replayed_and_another_one_a_mismatch() {
     assert_eq!(s.step_state("a"), "acknowledged");
 }
 
+/// the stored receipt is the one that the answer got, whatever its records led to.
+#[test]
+fn r_55_the_receipt_of_a_repeated_answer_has_the_state_that_the_answer_led_to() {
+    for kind in KINDS {
+        for verdict in [APPROVE, DENY, COMPLETED] {
+            let mut s = asked(kind);
+            let said = s.say(dana(), "a", verdict, None);
+            let Some(state) = said.strip_prefix("accepted ") else {
+                assert!(verdict == COMPLETED && kind != "unknown_effect", "{said}");
+                continue;
+            };
+            s.restart();
+            let again = s.say(dana(), "a", verdict, None);
+            assert_eq!(again, format!("replayed {state}"), "{kind}");
+        }
+    }
+    // A timeout that is denied stays a timeout.
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").set("timeoutMs", 1_000)]).hitl());
+    s.advance(1_000);
+    assert_eq!(s.deny("a"), "accepted timed_out");
+    assert_eq!(s.deny("a"), "replayed timed_out");
+}
+
 #[test]
 fn r_55_an_answer_to_nothing_is_refused() {
     let mut s = asked("question");

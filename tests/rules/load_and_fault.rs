@@ -37,24 +37,20 @@ fn m3_every_effect_follows_the_records_that_led_to_it_in_one_call() {
     s.expect_out(&["c:b:1#1 control", "-c:a:1"]);
 }
 
-#[test]
-fn r_60_m3_a_refused_append_hands_nothing_out_and_spends_the_machine() {
-    let mut s = Scenario::new();
-    s.plan(plan([step("a"), step("b").after("a")]).retries(1, &[0]));
-    s.advance(1_000);
-    let lines = s.lines.clone();
-    let (caller, now_ms) = (caller("agent:a"), 2_000);
-    let calls = [
+/// One call of each kind that records something, on a domain in which `c:a:1` is out.
+fn recording_calls() -> [Call; 5] {
+    let now_ms = 2_000;
+    [
         Call::Configure {
             config: r#"{"domain":"d","phase1":{"enabled":true},"maxInFlight":9}"#.into(),
         },
         Call::SubmitPlan {
-            caller: self::caller(OWNER),
+            caller: caller(OWNER),
             now_ms,
             plan: plan([step("x")]).set("coordinationId", "n").text(),
         },
         Call::Submit {
-            caller,
+            caller: caller("agent:a"),
             now_ms,
             envelopes: vec![done("a", 1, "out")],
         },
@@ -66,19 +62,28 @@ fn r_60_m3_a_refused_append_hands_nothing_out_and_spends_the_machine() {
             }],
         },
         Call::Advance { now_ms: 60_000 },
-    ];
-    for call in calls {
-        let mut native = Native::default();
-        native.replay(&lines, false);
-        let (head, digest) = (native.call(&Call::Head), native.digest());
-        native.refuse_append();
-        assert_eq!(
-            native.call(&call),
-            Err(CallError::LedgerUnavailable),
-            "{}",
-            call.name()
-        );
-        assert!(native.take_staged().is_empty(), "no effect is handed out");
+    ]
+}
+
+fn one_out() -> Scenario {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("b").after("a")]).retries(1, &[0]));
+    s.advance(1_000);
+    s.seen();
+    s
+}
+
+#[test]
+fn r_60_m3_a_refused_append_hands_nothing_out_and_spends_the_machine() {
+    for call in recording_calls() {
+        let name = call.name();
+        let mut s = one_out();
+        let (head, digest) = (s.call(&Call::Head), s.digest());
+        s.refuse_appends();
+        assert_eq!(s.call(&call), Err(CallError::LedgerUnavailable), "{name}");
+        // No record, no effect.
+        s.expect(&[]);
+        s.expect_out(&[]);
         // Spent: everything answers rebuild.
         for other in [
             &call,
@@ -88,40 +93,45 @@ fn r_60_m3_a_refused_append_hands_nothing_out_and_spends_the_machine() {
             &Call::Reconcile,
             &Call::Describe { id: "c".into() },
         ] {
-            assert_eq!(
-                native.call(other),
-                Err(CallError::Rebuild),
-                "{}",
-                other.name()
-            );
+            assert_eq!(s.call(other), Err(CallError::Rebuild), "{}", other.name());
         }
         // The rebuilt one is where it was before the call, and takes the same call.
-        let mut rebuilt = Native::default();
-        rebuilt.replay(&lines, false);
-        assert_eq!(
-            (rebuilt.call(&Call::Head), rebuilt.digest()),
-            (head, digest)
-        );
-        rebuilt.call(&call).unwrap();
-        assert!(!rebuilt.take_staged().lines.is_empty());
+        s.rebuild();
+        assert_eq!((s.call(&Call::Head), s.digest()), (head, digest), "{name}");
+        let lines = s.lines.len();
+        assert!(s.call(&call).is_ok(), "{name}");
+        assert!(s.lines.len() > lines, "{name}");
     }
 }
 
 #[test]
 fn r_60_a_call_without_records_appends_nothing() {
-    let mut s = Scenario::new();
-    s.plan(plan([step("a")]));
-    let mut native = Native::default();
-    native.replay(&s.lines, true);
-    native.refuse_append();
-    let (caller, envelopes) = (caller("agent:a"), vec![ack("nobody", 1)]);
-    let answer = native.call(&Call::Submit {
-        caller,
-        now_ms: 5,
-        envelopes,
-    });
-    assert!(answer.is_ok(), "{answer:?}");
-    assert!(native.is_usable());
+    let mut s = one_out();
+    s.refuse_appends();
+    s.now_ms = 2_000;
+    assert_eq!(s.ack("nobody", 1), "unknown-step stepId fix");
+    s.advance(2_000);
+    // What it hands out again was kept before.
+    s.reconcile();
+    s.expect_out(&["c:a:1#1 control"]);
+    assert_eq!(s.step_state("a"), "dispatched");
+}
+
+/// R-61, R-67: a crash, a commit that failed, or a trap; the host says `component-fault` of an input that traps again.
+#[test]
+fn r_60_what_an_instance_said_in_a_call_that_was_lost_never_happened() {
+    for call in recording_calls() {
+        let mut s = one_out();
+        s.lose(&call);
+        s.lose(&call);
+        s.expect(&[]);
+        s.expect_out(&[]);
+        // Others are taken as before, and so is this one, as for the first time.
+        assert_eq!(s.ack("a", 1), "accepted acknowledged");
+        let lines = s.lines.len();
+        assert!(s.call(&call).is_ok(), "{}", call.name());
+        assert!(s.lines.len() > lines, "{}", call.name());
+    }
 }
 
 #[test]
@@ -421,21 +431,26 @@ fn r_63_a_retry_ages_from_its_due_time() {
     assert_eq!(dispatched(&s).last().unwrap(), "c2/new:1");
 }
 
+/// What replay says of lines, one a call, and that the instance is for reading only after it.
 fn fault_of(lines: Vec<String>, checked: bool) -> LedgerFault {
     let mut s = Scenario::blank();
-    match s.call(&Call::Replay { lines, checked }) {
-        Err(CallError::ReadOnly(fault)) => {
-            // Read-only from here on: reading works, nothing else does.
-            let again = Err(CallError::ReadOnly(fault.clone()));
-            assert_eq!(s.call(&Call::Advance { now_ms: 1 }), again);
-            assert_eq!(s.configure(|_| {}).map(|()| Answer::Configure), again);
-            assert!(s.call(&Call::Head).is_ok());
-            assert!(s.call(&Call::Describe { id: String::new() }).is_ok());
-            assert!(s.call(&Call::StateDigest).is_ok());
-            fault
-        }
-        other => panic!("{other:?}"),
+    for line in lines {
+        let lines = vec![line];
+        let fault = match s.call(&Call::Replay { lines, checked }) {
+            Ok(_) => continue,
+            Err(CallError::ReadOnly(fault)) => fault,
+            other => panic!("{other:?}"),
+        };
+        // Read-only from here on: reading works, nothing else does.
+        let again = Err(CallError::ReadOnly(fault.clone()));
+        assert_eq!(s.call(&Call::Advance { now_ms: 1 }), again);
+        assert_eq!(s.configure(|_| {}).map(|()| Answer::Configure), again);
+        assert!(s.call(&Call::Head).is_ok());
+        assert!(s.call(&Call::Describe { id: String::new() }).is_ok());
+        assert!(s.call(&Call::StateDigest).is_ok());
+        return fault;
     }
+    panic!("every line was followed")
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! Records of other kinds are forged in `load_and_fault.rs`, rows of a store in `tests/ledger.rs`.
 
 use crate::support::*;
-use qm2_core::machine::Machine;
 use qm2_core::message::{Caller, HumanVerdict, Role};
 use qm2_core::receipt::{CallError, LedgerFaultKind};
+use qm2_host::engine::Call;
 use serde_json::{Value, json};
 
 /// A contest that is lost, one that a person decides, a renewed lease, and one that ran out.
@@ -51,11 +51,16 @@ fn ledger() -> Vec<String> {
 
 /// What replay says of lines.
 fn fault_of(lines: &[String]) -> Option<(u64, LedgerFaultKind)> {
-    match Machine::new().replay(lines, false) {
-        Err(CallError::ReadOnly(fault)) => Some((fault.seq, fault.kind)),
-        Err(other) => panic!("{other}"),
-        Ok(_) => None,
+    let mut s = Scenario::blank();
+    for line in lines {
+        let (lines, checked) = (vec![line.clone()], false);
+        match s.call(&Call::Replay { lines, checked }) {
+            Err(CallError::ReadOnly(fault)) => return Some((fault.seq, fault.kind)),
+            Err(other) => panic!("{other}"),
+            Ok(_) => s.lines.push(line.clone()),
+        }
     }
+    None
 }
 
 #[test]

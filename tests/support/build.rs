@@ -1,6 +1,7 @@
 //! Plans and envelopes in few words. The coordination is `c`, its owner `user:owner`, the session of step `a` is `agent:a`.
 
 use qm2_core::claim::{ClaimRequest, Mode};
+use qm2_core::config::Config;
 use qm2_core::envelope::{
     DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority, Question, Trace,
 };
@@ -110,6 +111,23 @@ impl Json {
     pub fn text_of(&self, name: &str) -> String {
         self.0[name].as_str().unwrap_or_default().to_owned()
     }
+}
+
+/// A configuration as somebody would write it: without the members that are the default's.
+pub fn config_text(config: &Config) -> String {
+    fn without(value: &mut Value, default: &Value) {
+        let (Some(members), Some(defaults)) = (value.as_object_mut(), default.as_object()) else {
+            return;
+        };
+        members.retain(|name, member| defaults.get(name) != Some(member) || name == "domain");
+        for (name, member) in members {
+            without(member, defaults.get(name).unwrap_or(&Value::Null));
+        }
+    }
+    let value = |config: &Config| serde_json::from_str(&config.to_json()).expect("it is JSON");
+    let (mut text, default): (Value, Value) = (value(config), value(&Config::new("d")));
+    without(&mut text, &default);
+    text.to_string()
 }
 
 /// A step that one attempt may work on for a minute.

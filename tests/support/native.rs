@@ -2,6 +2,7 @@
 //!
 //! Its host keeps what it is handed, and refuses to append where a test says so.
 
+use super::vector;
 use qm2_core::call::{Answer, Call};
 use qm2_core::machine::Machine;
 use qm2_core::receipt::CallError;
@@ -24,7 +25,7 @@ impl Native {
     }
 
     /// From here on the host does not take ledger lines.
-    pub fn refuse_append(&mut self) {
+    pub fn refuse_appends(&mut self) {
         self.staged.refuses_append = true;
     }
 
@@ -40,5 +41,23 @@ impl Native {
 
     pub fn digest(&self) -> String {
         self.machine.state_digest().expect("there is a state")
+    }
+}
+
+impl vector::Instance for Native {
+    fn fresh() -> Self {
+        Self::default()
+    }
+
+    fn call(&mut self, call: &Call) -> Result<Answer, CallError> {
+        self.call(call)
+    }
+
+    fn take_staged(&mut self) -> Staged {
+        self.take_staged()
+    }
+
+    fn refuse_appends(&mut self) {
+        self.refuse_appends();
     }
 }

@@ -15,7 +15,7 @@ use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, State, Step, StepState};
 use crate::step::{find_coordination, find_step, reject_on_step};
 
-/// Decides an execute that comes in. Its form was tested.
+/// Decides an execute that comes in. Its form was tested.
 pub(crate) fn decide_execute(
     state: &State,
     now_ms: u64,
@@ -84,7 +84,7 @@ pub(crate) fn decide_execute(
     Decision::accept(vec![draft.for_attempt(1).traced(&envelope.trace)])
 }
 
-/// The id is taken: by the same input, or by something else.
+/// The id is taken: by the same input, or by something else.
 fn repeat(coordination: &Coordination, known: &Step, envelope: &Envelope) -> Decision {
     let digest = envelope.content_digest();
     let identity = known.identity(&identity_key(1, EXECUTE, ""));
@@ -105,7 +105,7 @@ fn repeat(coordination: &Coordination, known: &Step, envelope: &Envelope) -> Dec
     }
 }
 
-/// The step that an envelope asks for, as a plan would declare it.
+/// The step that an envelope asks for, as a plan would declare it.
 fn def_of(parent: &Step, envelope: &Envelope) -> Def {
     let empty = envelope.payload_ref.is_none().then(String::new);
     Def {
@@ -132,7 +132,7 @@ fn def_of(parent: &Step, envelope: &Envelope) -> Def {
     }
 }
 
-/// Which bound one more step would pass.
+/// Which bound one more step would pass.
 fn full(state: &State, coordination: &Coordination, def: &Def) -> Option<(&'static str, u64)> {
     let limits = &state.config()?.limits;
     let index = &state.index;

@@ -109,6 +109,7 @@ fn configure(state: &mut State, record: &Record, config: &crate::config::Config,
     });
 }
 
+/// A plan comes to life. The deadline of a child is cut to its parent's.
 fn create(state: &mut State, record: &Record, data: &Created) {
     let mut plan = data.plan.clone();
     let defs = order::sort(std::mem::take(&mut plan.steps), |a, b| {
@@ -281,6 +282,7 @@ fn apply_step(state: &mut State, record: &Record) {
             step.remember(identity_key(attempt, ACK, ""), &data.content_digest, seq);
         }),
         Event::Progress(data) => state.edit_step(id, index, &mut |step| {
+            // whoever reports has begun.
             if step.state == StepState::Dispatched {
                 step.state = StepState::Acknowledged;
             }
@@ -406,7 +408,7 @@ fn drop_requests(state: &mut State, id: &str, index: usize) -> bool {
     !hooks.is_empty()
 }
 
-/// A step reached one of its five finals.
+/// A step reached one of its five finals (M5, R-25).
 fn end_step(
     state: &mut State,
     id: &str,
@@ -449,6 +451,7 @@ fn end_step(
 }
 
 /// A step's end may be the first sign of a stop: the failure policy trips, or the plan's deadline has passed.
+///
 fn note_stop(state: &mut State, id: &str, index: usize, record: &Record) {
     let coordination = state.coordination(id);
     let step = &coordination.steps[index];
@@ -526,7 +529,7 @@ fn trips(coordination: &Coordination, index: usize) -> bool {
     false
 }
 
-/// Tells the steps that depend on this one how it ended.
+/// Tells the steps that depend on this one how it ended.
 fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
     let parent = &state.coordination(id).steps[index];
     let ended = parent.state;
@@ -570,6 +573,7 @@ fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
     }
 }
 
+/// The next attempt under a new key (M4). Only what is not free counts.
 fn schedule_retry(
     state: &mut State,
     id: &str,
@@ -606,7 +610,7 @@ fn schedule_retry(
     });
 }
 
-/// Forgets what belonged to the attempt before.
+/// Forgets what belonged to the attempt before (M4).
 fn begin_attempt(step: &mut Step) {
     step.ack_due_ms = None;
     step.delivery = 0;
@@ -617,6 +621,7 @@ fn begin_attempt(step: &mut Step) {
     step.replies.clear();
 }
 
+/// From here on the plan, or the step, is being stopped, also after a restart.
 fn request_cancel(state: &mut State, record: &Record, grace_until_ms: u64) {
     let id = record.coordination_id.as_deref().unwrap_or_default();
     let stop = Some(Stop {

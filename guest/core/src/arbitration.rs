@@ -230,7 +230,7 @@ object!(Contender {
 });
 
 impl Policy {
-    /// The strategy for a resource: manual_review for a high-risk one, else that of the first rule that fits.
+    /// The strategy for a resource: manual_review for a high-risk one, else that of the first rule that fits.
     #[must_use]
     pub fn strategy_of(&self, resource: &str) -> Strategy {
         if self.is_high_risk(resource) {
@@ -262,7 +262,7 @@ impl Policy {
     }
 }
 
-/// Whether two claims on overlapping resources get in each other's way.
+/// Whether two claims on overlapping resources get in each other's way.
 #[must_use]
 pub fn conflict(a: Mode, b: Mode) -> bool {
     a == Mode::Exclusive || b == Mode::Exclusive
@@ -291,7 +291,7 @@ impl Rules<'_> {
         self.owner == Some(claim.session.as_str())
     }
 
-    /// Which of two claims comes first.
+    /// Which of two claims comes first.
     fn order(&self, a: &Contender, b: &Contender) -> Ordering {
         let by_priority = match self.strategy {
             Strategy::PriorityWins => b.priority.cmp(&a.priority),
@@ -310,7 +310,7 @@ impl Rules<'_> {
             .then_with(|| a.regions.cmp(&b.regions))
     }
 
-    /// Whether the attempt of a holder may be ended for this claim.
+    /// Whether the attempt of a holder may be ended for this claim.
     fn may_preempt(&self, claim: &Contender, holder: &Contender) -> bool {
         let outranks = match self.strategy {
             Strategy::PriorityWins => claim.priority > holder.priority,
@@ -525,7 +525,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Decides a contest. Every contest has a decision.
+/// Decides a contest. Every contest has a decision.
 #[must_use]
 pub fn arbitrate(contest: &Contest, policy: &Policy) -> Decision {
     let rules = Rules {

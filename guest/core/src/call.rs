@@ -2,6 +2,9 @@
 //!
 //! The same calls reach the core natively through [`Machine::call`], and a component through its host. Holds no rule and
 //! changes nothing by itself.
+//!
+//! Their JSON is for every language: members in camelCase, a word for a variant without a value, an object of one member
+//! for one with a value, `{"ok": …}` or `{"error": …}` for an input that was taken or refused.
 
 use crate::arbitration::{Contest, Decision, Policy};
 use crate::claim::{Access, ClaimRequest, Region};
@@ -99,7 +102,7 @@ pub enum Call {
         /// What the person says.
         verdict: HumanVerdict,
         /// In the person's words; at most 64 KiB.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },
     /// Decides a contest; reads no state.
@@ -169,7 +172,7 @@ pub enum Call {
         #[serde(default)]
         regions: Vec<Region>,
         /// What the grant must be based on, if that matters.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         base_version: Option<String>,
     },
     /// Describes a coordination, or the domain if the id is empty.
@@ -197,7 +200,7 @@ pub enum Call {
     /// Asks for a piece of the state.
     Snapshot {
         /// Where the last piece ended.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
         /// Wished size of the piece in bytes.
         max_bytes: u64,
@@ -222,28 +225,37 @@ pub enum Answer {
     /// The configuration is in force.
     Configure,
     /// The plan's receipt or refusal.
+    #[serde(with = "one")]
     SubmitPlan(Result<PlanReceipt, Rejection>),
     /// One for each envelope.
+    #[serde(with = "each")]
     Submit(Vec<Result<Receipt, Rejection>>),
     /// One for each key.
+    #[serde(with = "each")]
     Acknowledge(Vec<Result<Receipt, Rejection>>),
     /// Whether more timers are due.
     Advance(bool),
     /// When to advance next, in milliseconds since the epoch.
     NextDeadline(Option<u64>),
     /// One for each notice.
+    #[serde(with = "each")]
     Notice(Vec<Result<Receipt, Rejection>>),
     /// What became of the verdict.
+    #[serde(with = "one")]
     Verdict(Result<Receipt, Rejection>),
     /// What became of the answer.
+    #[serde(with = "one")]
     Answer(Result<Receipt, Rejection>),
     /// Who gets the resource.
     Arbitrate(Decision),
     /// The grant, or why there is none.
+    #[serde(with = "one")]
     Claim(Result<GrantReceipt, Rejection>),
     /// The renewed grants.
+    #[serde(with = "one")]
     Renew(Result<Vec<GrantReceipt>, Rejection>),
     /// What became of it.
+    #[serde(with = "one")]
     Release(Result<Receipt, Rejection>),
     /// Allowed or not, and why.
     Check(GuardVerdict),
@@ -263,6 +275,75 @@ pub enum Answer {
     Reconcile,
     /// SHA-256 in hexadecimal.
     StateDigest(String),
+}
+
+/// What an input got, in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Answered<T, E> {
+    Ok(T),
+    Error(E),
+}
+
+impl<T, E> From<Answered<T, E>> for Result<T, E> {
+    fn from(answered: Answered<T, E>) -> Self {
+        match answered {
+            Answered::Ok(value) => Ok(value),
+            Answered::Error(error) => Err(error),
+        }
+    }
+}
+
+fn answered<T, E>(result: &Result<T, E>) -> Answered<&T, &E> {
+    match result {
+        Ok(value) => Answered::Ok(value),
+        Err(error) => Answered::Error(error),
+    }
+}
+
+/// JSON of one result.
+mod one {
+    use super::{Answered, answered};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, E: Serialize, S: Serializer>(
+        result: &Result<T, E>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        answered(result).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T, E, D>(deserializer: D) -> Result<Result<T, E>, D::Error>
+    where
+        T: Deserialize<'de>,
+        E: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Answered::deserialize(deserializer).map(Result::from)
+    }
+}
+
+/// JSON of a list of results.
+mod each {
+    use super::{Answered, answered};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, E: Serialize, S: Serializer>(
+        results: &[Result<T, E>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(results.iter().map(answered))
+    }
+
+    pub(super) fn deserialize<'de, T, E, D>(deserializer: D) -> Result<Vec<Result<T, E>>, D::Error>
+    where
+        T: Deserialize<'de>,
+        E: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let each = Vec::<Answered<T, E>>::deserialize(deserializer)?;
+        Ok(each.into_iter().map(Result::from).collect())
+    }
 }
 
 impl Call {
@@ -492,5 +573,31 @@ mod tests {
         assert_eq!(line, r#"{"describe":"{}"}"#);
         assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
         assert!(serde_json::from_str::<Call>(r#"{"call":"describe","x":1}"#).is_err());
+    }
+
+    #[test]
+    fn what_an_input_got_is_ok_or_error() {
+        let receipt = Receipt {
+            status: crate::receipt::ReceiptStatus::Accepted,
+            seq: Some(3),
+            state: "open".into(),
+        };
+        let code = crate::receipt::RejectionCode::UnknownStep;
+        let refused = Rejection::new(code, "stepId", "is none");
+        let answer = Answer::Submit(vec![Ok(receipt), Err(refused.clone())]);
+        let line = serde_json::to_string(&answer).unwrap();
+        let wanted = concat!(
+            r#"{"submit":[{"ok":{"status":"accepted","seq":3,"state":"open"}},"#,
+            r#"{"error":{"code":"unknown-step","field":"stepId","message":"is none","next":"fix"}}]}"#
+        );
+        assert_eq!(line, wanted);
+        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
+        let answer = Answer::Verdict(Err(refused));
+        let line = serde_json::to_string(&answer).unwrap();
+        assert!(
+            line.starts_with(r#"{"verdict":{"error":{"code":"#),
+            "{line}"
+        );
+        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
     }
 }

@@ -17,7 +17,7 @@ use crate::settle;
 use crate::state::State;
 use crate::step::{find_coordination, find_step, reject_on_step};
 
-/// Decides a cancel. Its form was tested.
+/// Decides a cancel. Its form was tested.
 pub(crate) fn decide_cancel(
     state: &State,
     now_ms: u64,

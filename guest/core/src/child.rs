@@ -13,7 +13,7 @@ use crate::receipt::{Rejection, RejectionCode};
 use crate::state::{Coordination, State, Step, StepState};
 use crate::step::{find_coordination, find_step};
 
-/// Tests the parent of a plan that is submitted; the record that dispatched it.
+/// Tests the parent of a plan that is submitted; the record that dispatched it.
 pub(crate) fn check_parent(
     state: &State,
     caller: &Caller,
@@ -52,7 +52,7 @@ pub(crate) fn check_parent(
     Ok(step.dispatched_seq)
 }
 
-/// Whether this step, whose coordination is live, no longer carries its children; with the record that says so.
+/// Whether this step, whose coordination is live, no longer carries its children; with the record that says so.
 fn gave_up(parent: &Coordination, step: &Step) -> Option<u64> {
     let ended = step.state.is_final() && step.state != StepState::Completed;
     let over = parent.open_work + parent.open_cleanup == 0;
@@ -63,7 +63,7 @@ fn gave_up(parent: &Coordination, step: &Step) -> Option<u64> {
     }
 }
 
-/// Cancels of child plans whose parent step or coordination is over.
+/// Cancels of child plans whose parent step or coordination is over.
 pub(crate) fn decide_cancels(state: &State, parent: &Coordination, now_ms: u64) -> Vec<Draft> {
     let cancel = |id: &crate::event::Name| {
         let child = state.live.get(id)?;
@@ -83,7 +83,7 @@ pub(crate) fn decide_cancels(state: &State, parent: &Coordination, now_ms: u64) 
     parent.child_plans.iter().filter_map(cancel).collect()
 }
 
-/// Until when a coordination without open steps waits for its children; none if it waits for nobody.
+/// Until when a coordination without open steps waits for its children; none if it waits for nobody.
 pub(crate) fn waits_until_ms(parent: &Coordination) -> Option<u64> {
     let waits = !parent.child_plans.is_empty()
         && parent.ended.is_none()

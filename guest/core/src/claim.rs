@@ -187,7 +187,7 @@ pub(crate) fn contains(outer: &str, inner: &str) -> bool {
     outer == inner || ancestors(inner).contains(&outer)
 }
 
-/// Same kind, and equal paths or one within the other.
+/// Same kind, and equal paths or one within the other.
 #[must_use]
 pub fn overlap(a: &str, b: &str) -> bool {
     contains(a, b) || contains(b, a)

@@ -120,7 +120,7 @@ pub(crate) fn holders_of<'a>(
     grants_met(state, &place(coordination, step), claim)
 }
 
-/// The contest that a claim is in at this moment, if it meets anything; `number` is that of the record to come.
+/// The contest that a claim is in at this moment, if it meets anything; `number` is that of the record to come.
 pub(crate) fn detect(
     state: &State,
     coordination: &Coordination,
@@ -280,7 +280,7 @@ pub(crate) fn resolved(
     }
 }
 
-/// A step that nothing holds back meets its resources. `seq` is the number of the first record.
+/// A step that nothing holds back meets its resources. `seq` is the number of the first record.
 pub(crate) fn meet(
     state: &State,
     coordination: &Coordination,
@@ -371,7 +371,7 @@ pub(crate) fn meet(
     drafts
 }
 
-/// Questions of attempts that are being ended are not waited for.
+/// Questions of attempts that are being ended are not waited for.
 pub(crate) fn void_questions(state: &State, detected: &Detected) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for holder in detected.holders.iter().filter(|held| held.token.is_some()) {

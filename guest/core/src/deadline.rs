@@ -64,6 +64,7 @@ pub(crate) fn decide_timer(state: &State, timer: &Timer, now_ms: u64) -> Vec<Dra
     }
 }
 
+/// A timer of one step; the end of a cancel's grace is R-37.
 fn decide_step_timer(
     state: &State,
     coordination: &Coordination,
@@ -114,6 +115,7 @@ fn decide_step_timer(
     }
 }
 
+/// No ack came: the same attempt again under the same key (M4), or its end.
 fn redeliver_step(coordination: &Coordination, step: &Step, now_ms: u64, seq: u64) -> Vec<Draft> {
     match wait_after(step.delivery) {
         Some(wait_ms) => {
@@ -134,6 +136,7 @@ fn redeliver_step(coordination: &Coordination, step: &Step, now_ms: u64, seq: u6
     }
 }
 
+/// Nobody read it: the report again, or given up.
 fn redeliver_report(coordination: &Coordination, seq: u64, now_ms: u64) -> Draft {
     let deliveries = coordination.report(seq).map_or(0, |report| report.delivery);
     let key = report_key(seq);
@@ -157,7 +160,7 @@ fn wait_after(deliveries: u32) -> Option<u64> {
         .copied()
 }
 
-/// Ends what is left when the time of the plan, or of its cleanup, is over.
+/// Ends what is left when the time of the plan, or of its cleanup, is over.
 fn expire_steps(
     coordination: &Coordination,
     cleanup: bool,

@@ -13,7 +13,7 @@ use crate::state::{Coordination, State, Step, StepState};
 use crate::waiters::Place;
 
 /// A slot is free for a step: the hooks are asked, or it goes on. Where it waits for a resource and it is not its turn,
-/// the place, if there is one, of the step whose turn it is.
+/// the place, if there is one, of the step whose turn it is.
 pub(crate) fn decide_slot(
     state: &State,
     coordination: &Coordination,
@@ -30,7 +30,7 @@ pub(crate) fn decide_slot(
     Ok(go_on(state, coordination, step, now_ms, state.next_seq()))
 }
 
-/// Nothing but its claims holds the step back. `seq` is the number of the first record.
+/// Nothing but its claims holds the step back. `seq` is the number of the first record.
 pub(crate) fn go_on(
     state: &State,
     coordination: &Coordination,
@@ -51,7 +51,8 @@ pub(crate) fn go_on(
     contest::meet(state, coordination, step, now_ms, seq)
 }
 
-/// The record that sends a step out.
+/// The record that sends a step out, with its deadline and, where it is redelivered, the wait for its ack.
+/// Past the plan's deadline it ends without going out.
 pub(crate) fn decide_dispatch(
     state: &State,
     coordination: &Coordination,

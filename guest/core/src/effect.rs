@@ -29,6 +29,7 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
+    /// Best effort goes straight to a lane.
     fn send(&mut self, message: Message) {
         match message.delivery_mode {
             DeliveryMode::AtLeastOnce => self.messages.push(message),
@@ -36,7 +37,7 @@ impl Effects {
         }
     }
 
-    /// Hands everything out. A host that is busy gets it again from the next `reconcile`.
+    /// Hands everything out. A host that is busy gets it again from the next `reconcile` (M3).
     pub(crate) fn hand_out(self, host: &mut dyn Host) {
         if !self.messages.is_empty() {
             let _busy = host.enqueue(&self.messages);
@@ -258,7 +259,7 @@ impl Effects {
         }
     }
 
-    /// Cancel messages for everything that is out and is not cleanup.
+    /// Cancel messages for everything that is out and is not cleanup.
     fn cancel_all(&mut self, coordination: &Coordination, at_ms: u64) {
         let out = coordination
             .steps
@@ -269,7 +270,7 @@ impl Effects {
         }
     }
 
-    /// Everything that is out, again, under the same keys and deliveries.
+    /// Everything that is out, again, under the same keys and deliveries.
     pub(crate) fn reconcile(state: &State) -> Self {
         let mut effects = Self::default();
         for (_, coordination) in state.live.iter() {
@@ -404,6 +405,7 @@ fn control(prefix: &str, delivery: u32, priority: Priority, envelope: Envelope) 
     control_as(format!("{prefix}{key}"), delivery, priority, envelope)
 }
 
+/// The message of an attempt, under the same key in every delivery (M4).
 fn execute(coordination: &Coordination, step: &Step) -> Message {
     let envelope = Envelope {
         deadline_ms: Some(step.deadline_ms),

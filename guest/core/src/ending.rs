@@ -45,7 +45,7 @@ impl Ending {
     }
 }
 
-/// The record that the end of an attempt which is out leads to.
+/// The record that the end of an attempt which is out leads to.
 pub(crate) fn decide_end(
     coordination: &Coordination,
     step: &Step,
@@ -106,7 +106,7 @@ pub(crate) fn decide_end(
     vec![Draft::of_step(coordination, step, step.last_seq, failed)]
 }
 
-/// No retry is left: a person says what becomes of the step.
+/// No retry is left: a person says what becomes of the step.
 fn ask(
     coordination: &Coordination,
     step: &Step,
@@ -181,7 +181,7 @@ pub(crate) fn before(coordination: &Coordination, step: &Step, event: &Event) ->
     ))
 }
 
-/// Why the leases of an attempt end with a record, where it may end one.
+/// Why the leases of an attempt end with a record, where it may end one.
 pub(crate) fn release_reason(event: &Event) -> Option<ReleaseReason> {
     match event {
         Event::RetryScheduled(data) if data.class == Class::Preempted => {
@@ -198,6 +198,7 @@ pub(crate) fn release_reason(event: &Event) -> Option<ReleaseReason> {
     }
 }
 
+/// The retry of an attempt, where one is allowed, and before the deadline R-26.
 fn decide_retry(
     coordination: &Coordination,
     step: &Step,
@@ -243,7 +244,7 @@ fn decide_retry(
     })
 }
 
-/// Wait before the retry after `retries` earlier ones; the last entry repeats.
+/// Wait before the retry after `retries` earlier ones; the last entry repeats.
 fn backoff_ms(table: &[u64], retries: u32) -> u64 {
     let last = table.len().saturating_sub(1);
     table.get(last.min(retries as usize)).copied().unwrap_or(0)

@@ -332,7 +332,7 @@ impl Envelope {
         codec::digest(&self.content())
     }
 
-    /// Tests every member against its form and bound.
+    /// Tests every member against its form and bound.
     ///
     /// # Errors
     /// The first offending member, and a sentence with the offence and the bound.

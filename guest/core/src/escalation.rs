@@ -165,7 +165,7 @@ fn find<'a>(
     Some((coordination, step, open))
 }
 
-/// Decides a person's answer.
+/// Decides a person's answer: who may give it, to what was shown, and once.
 pub(crate) fn decide_answer(
     state: &State,
     now_ms: u64,

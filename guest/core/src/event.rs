@@ -754,7 +754,7 @@ impl Record {
         Self::parse_linked(line).map(|(record, _, _)| record)
     }
 
-    /// Reads a line; also its `prev` and `hash`.
+    /// Reads a line; also its `prev` and `hash`.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -95,7 +95,7 @@ impl Graph {
         }
     }
 
-    /// Duplicate ids, unknown dependencies, cycles, and the bound over all steps.
+    /// Duplicate ids, unknown dependencies, cycles, and the bound over all steps.
     pub(crate) fn check(&mut self, object: &Object<'_>) {
         let id = |place: &usize| self.nodes[*place].step_id.as_str();
         let sorted = order::sort((0..self.nodes.len()).collect(), |a, b| id(a).cmp(id(b)));

@@ -145,7 +145,7 @@ pub(crate) fn request(
     Draft::of_step(coordination, step, cause, event)
 }
 
-/// Asks whether a step may go out.
+/// Asks whether a step may go out.
 pub(crate) fn ask_dispatch(
     state: &State,
     coordination: &Coordination,
@@ -167,7 +167,7 @@ pub(crate) fn ask_dispatch(
     )
 }
 
-/// Decides the word of the hooks.
+/// Decides the word of the hooks.
 pub(crate) fn decide_verdict(
     state: &State,
     now_ms: u64,

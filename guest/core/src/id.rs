@@ -47,7 +47,7 @@ fn shown(c: char) -> String {
     }
 }
 
-/// A length in bytes.
+/// A length in bytes.
 ///
 /// # Errors
 /// A sentence that names the length and the bound.

@@ -93,7 +93,7 @@ fn same(grant: &Grant, claim: &Claim) -> bool {
         && grant.regions == claim.regions
 }
 
-/// Decides one more claim of a running step.
+/// Decides one more claim of a running step.
 pub(crate) fn decide_claim(
     state: &State,
     now_ms: u64,
@@ -311,7 +311,7 @@ pub(crate) fn decide_expiry(
     drafts
 }
 
-/// What is left of the grants of an attempt that has ended.
+/// What is left of the grants of an attempt that has ended.
 pub(crate) fn release_rest(
     coordination: &Coordination,
     step: &Step,
@@ -325,7 +325,7 @@ pub(crate) fn release_rest(
         .then(|| Draft::of_step(coordination, step, cause, released).for_attempt(attempt))
 }
 
-/// The guard: whether a session may do something with a resource under a token now.
+/// The guard: whether a session may do something with a resource under a token now.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn check(
     state: &State,

@@ -28,6 +28,7 @@ fn need(holds: bool, says: impl FnOnce() -> String) -> Result<(), Objection> {
     if holds { Ok(()) } else { no(says()) }
 }
 
+/// Rules are pinned.
 fn known_rules(rules: u32) -> Result<(), Objection> {
     if rules == RULES {
         return Ok(());
@@ -38,7 +39,7 @@ fn known_rules(rules: u32) -> Result<(), Objection> {
     Err((LedgerFaultKind::Unsupported, says))
 }
 
-/// Tests a record against the state before it.
+/// Tests a record against the state before it.
 pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
     let type_name = record.event.type_name();
     need(record.at_ms >= state.now_ms, || {
@@ -384,7 +385,7 @@ fn check_contest(
     })
 }
 
-/// Every decision is made again.
+/// Every decision is made again.
 fn check_decision(
     coordination: &Coordination,
     step: &Step,

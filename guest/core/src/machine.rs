@@ -382,7 +382,7 @@ impl Machine {
 
     // ---- time ----
 
-    /// Tells the time; see the WIT.
+    /// Tells the time; see the WIT (M2).
     ///
     /// # Errors
     /// What every gated call but `busy` may answer.
@@ -445,7 +445,7 @@ impl Machine {
 
     // ---- recovery ----
 
-    /// Applies ledger lines; see the WIT.
+    /// Applies ledger lines; see the WIT.
     ///
     /// # Errors
     /// `read-only` with the first bad record.
@@ -463,6 +463,7 @@ impl Machine {
         Ok(self.state.head.clone())
     }
 
+    /// One line: its chain, its form, and whether the tables allow it.
     fn replay_line(
         &mut self,
         chain: &mut ledger::Chain,
@@ -529,7 +530,7 @@ impl Machine {
         Ok(self.state.head.clone())
     }
 
-    /// Hands out again what is out; see the WIT.
+    /// Hands out again what is out; see the WIT.
     ///
     /// # Errors
     /// What every gated call may answer.
@@ -569,6 +570,7 @@ impl Machine {
             .map_or(Ok(()), |fault| Err(CallError::ReadOnly(fault)))
     }
 
+    /// The first test of every input (M6).
     fn gate(&self) -> Result<(), CallError> {
         let enabled = self
             .state
@@ -581,7 +583,7 @@ impl Machine {
         }
     }
 
-    /// Begins a call that may change something. Until it finishes the machine counts as spent.
+    /// Begins a call that may change something. Until it finishes the machine counts as spent (M2).
     fn begin(&mut self, now_ms: u64) -> Result<Call, CallError> {
         self.usable()?;
         self.gate()?;
@@ -610,7 +612,7 @@ impl Machine {
         answers.pop().ok_or(CallError::Rebuild)
     }
 
-    /// One call with many inputs.
+    /// One call with many inputs (M1).
     fn batch(
         &mut self,
         host: &mut dyn Host,
@@ -682,7 +684,7 @@ impl Machine {
         Ok(receipt)
     }
 
-    /// Fires what is due, at most as many as a call may, and answers the effective time.
+    /// Fires what is due, at most as many as a call may, and answers the effective time (M2, R-27, R-29).
     fn fire(&mut self, call: &mut Call, now_ms: u64) -> u64 {
         let now_ms = self.state.now_ms.max(now_ms);
         for _ in 0..limit::TIMERS_A_CALL_MAX {
@@ -698,7 +700,7 @@ impl Machine {
         now_ms
     }
 
-    /// Does what follows from the state by itself, until nothing does.
+    /// Does what follows from the state by itself, until nothing does (M2).
     fn settle(&mut self, call: &mut Call, now_ms: u64) {
         loop {
             let dirty = std::mem::take(&mut self.state.index.dirty);
@@ -741,6 +743,7 @@ impl Machine {
         }
     }
 
+    /// Sends out what a free slot is there for, heads of the orders of resources included.
     fn fill_slots(&mut self, call: &mut Call, now_ms: u64) {
         for place in self.state.index.claims.take_heads() {
             self.put_up(&place);
@@ -846,7 +849,7 @@ impl Machine {
         call.lines.push(line);
     }
 
-    /// One append for the whole call, and only then its effects.
+    /// One append for the whole call, and only then its effects (M3, R-60).
     fn finish(&mut self, host: &mut dyn Host, call: Call) -> Result<(), CallError> {
         if !call.lines.is_empty() && host.append(&call.lines).is_err() {
             return Err(CallError::LedgerUnavailable);

@@ -296,7 +296,7 @@ object!(Plan {
 });
 
 impl Plan {
-    /// Reads a plan, fills in its defaults and tests it as a whole.
+    /// Reads a plan, fills in its defaults and tests it as a whole.
     ///
     /// # Errors
     /// All problems, those of the plan first, then by step id.

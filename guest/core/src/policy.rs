@@ -165,7 +165,7 @@ impl FailurePolicy {
                 .unwrap_or(default.backoff_ms),
             human: object.object("human").map(Human::read),
         };
-        if policy.backoff_ms.is_empty() {
+        if object.is_empty_list("backoffMs") {
             object.problem(
                 "backoffMs",
                 "empty",

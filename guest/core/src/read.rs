@@ -271,6 +271,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Whether a member is a list without entries, which is not the same as one without a good entry.
+    pub(crate) fn is_empty_list(&self, name: &str) -> bool {
+        matches!(self.members.get(name), Some(Value::Array(values)) if values.is_empty())
+    }
+
     /// An object within this one.
     pub(crate) fn object(&self, name: &'static str) -> Option<Self> {
         let value = self.get(name)?;

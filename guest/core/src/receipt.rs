@@ -271,9 +271,10 @@ pub enum LedgerFaultKind {
     Unsupported,
 }
 
-/// Why a whole call was refused. Nothing was recorded.
+/// Why a whole call was refused. Nothing was recorded. In JSON `{code, message}`, and with `read-only` the `seq` and `kind`
+/// of the fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "CallErrorJson", try_from = "CallErrorJson")]
 pub enum CallError {
     /// Not configured yet, or the feature gate is off.
     Disabled,
@@ -293,28 +294,95 @@ pub enum CallError {
     Unknown(String),
 }
 
+impl CallError {
+    /// The reason to branch on, as the WIT names it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::InvalidConfig(_) => "invalid-config",
+            Self::Bound(_) => "bound",
+            Self::Busy => "busy",
+            Self::LedgerUnavailable => "ledger-unavailable",
+            Self::Rebuild => "rebuild",
+            Self::ReadOnly(_) => "read-only",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Disabled => "the domain is not configured or coordination.phase1.enabled is off",
+            Self::Busy => {
+                "more timers are due than one call may fire; advance until there are no more"
+            }
+            Self::LedgerUnavailable => "the host did not take the records",
+            Self::Rebuild => "the instance is spent; make a new one and replay the ledger",
+            Self::ReadOnly(fault) => &fault.message,
+            Self::InvalidConfig(says) | Self::Bound(says) | Self::Unknown(says) => says,
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disabled => f.write_str(
-                "disabled: the domain is not configured or coordination.phase1.enabled is off",
-            ),
-            Self::InvalidConfig(says) => write!(f, "invalid-config: {says}"),
-            Self::Bound(says) => write!(f, "bound: {says}"),
-            Self::Busy => f.write_str(
-                "busy: more timers are due than one call may fire; advance until there are no more",
-            ),
-            Self::LedgerUnavailable => {
-                f.write_str("ledger-unavailable: the host did not take the records")
-            }
-            Self::Rebuild => {
-                f.write_str("rebuild: the instance is spent; make a new one and replay the ledger")
-            }
-            Self::ReadOnly(fault) => {
-                write!(f, "read-only: record {}: {}", fault.seq, fault.message)
-            }
-            Self::Unknown(what) => write!(f, "unknown: {what}"),
+        write!(f, "{}: ", self.code())?;
+        if let Self::ReadOnly(fault) = self {
+            write!(f, "record {}: ", fault.seq)?;
         }
+        f.write_str(self.message())
+    }
+}
+
+/// JSON of a [`CallError`]: the members of a rejection where it has them.
+#[derive(Serialize, Deserialize)]
+struct CallErrorJson {
+    code: String,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<LedgerFaultKind>,
+}
+
+impl From<CallError> for CallErrorJson {
+    fn from(error: CallError) -> Self {
+        let fault = match &error {
+            CallError::ReadOnly(fault) => Some(fault),
+            _ => None,
+        };
+        Self {
+            code: error.code().to_owned(),
+            message: error.message().to_owned(),
+            seq: fault.map(|fault| fault.seq),
+            kind: fault.map(|fault| fault.kind),
+        }
+    }
+}
+
+impl TryFrom<CallErrorJson> for CallError {
+    type Error = String;
+
+    fn try_from(json: CallErrorJson) -> Result<Self, String> {
+        let message = json.message;
+        Ok(match json.code.as_str() {
+            "disabled" => Self::Disabled,
+            "invalid-config" => Self::InvalidConfig(message),
+            "bound" => Self::Bound(message),
+            "busy" => Self::Busy,
+            "ledger-unavailable" => Self::LedgerUnavailable,
+            "rebuild" => Self::Rebuild,
+            "read-only" => {
+                let (Some(seq), Some(kind)) = (json.seq, json.kind) else {
+                    return Err("a read-only without the record that is at fault".into());
+                };
+                Self::ReadOnly(LedgerFault { seq, kind, message })
+            }
+            "unknown" => Self::Unknown(message),
+            code => return Err(format!("{code} is no error of a call")),
+        })
     }
 }
 
@@ -348,4 +416,43 @@ pub struct SnapshotChunk {
     /// Cursor of the next piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_errors_cross_as_code_and_message() {
+        let fault = LedgerFault {
+            seq: 7,
+            kind: LedgerFaultKind::BrokenChain,
+            message: "is lost".into(),
+        };
+        let all = [
+            CallError::Disabled,
+            CallError::InvalidConfig("domain is absent".into()),
+            CallError::Bound("too much".into()),
+            CallError::Busy,
+            CallError::LedgerUnavailable,
+            CallError::Rebuild,
+            CallError::ReadOnly(fault),
+            CallError::Unknown("coordination x".into()),
+        ];
+        for error in all {
+            let line = serde_json::to_string(&error).unwrap();
+            let start = format!(r#"{{"code":"{}","message":"#, error.code());
+            assert!(line.starts_with(&start), "{line}");
+            assert_eq!(serde_json::from_str::<CallError>(&line).unwrap(), error);
+        }
+        let line = r#"{"code":"read-only","message":"is lost","seq":7,"kind":"broken-chain"}"#;
+        let error: CallError = serde_json::from_str(line).unwrap();
+        assert_eq!(error.to_string(), "read-only: record 7: is lost");
+        for wrong in [
+            r#"{"code":"dreamt","message":""}"#,
+            r#"{"code":"read-only","message":""}"#,
+        ] {
+            assert!(serde_json::from_str::<CallError>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

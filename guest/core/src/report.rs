@@ -11,7 +11,7 @@ use crate::message::Caller;
 use crate::receipt::{Rejection, RejectionCode};
 use crate::state::State;
 
-/// Decides one acknowledged key.
+/// Decides one acknowledged key.
 pub(crate) fn decide_acknowledge(state: &State, caller: &Caller, key: &str) -> Decision {
     let unknown = || {
         let says = format!("{key} is not the key of a report");

@@ -13,7 +13,7 @@ use crate::event::{
 use crate::plan::On;
 use crate::state::{Coordination, Step, StepState};
 
-/// Skips of steps that can no longer run.
+/// Skips of steps that can no longer run.
 pub(crate) fn decide_skips(coordination: &Coordination) -> Vec<Draft> {
     coordination
         .skippable
@@ -58,6 +58,7 @@ fn decide_skip(coordination: &Coordination, step: &Step) -> Draft {
 }
 
 /// What a cancel of the plan or its failure policy ends at once: everything that is not out, except cleanup.
+///
 pub(crate) fn decide_stops(coordination: &Coordination) -> Vec<Draft> {
     let Some((stop, by)) = coordination
         .stop_at_work()
@@ -104,7 +105,7 @@ pub(crate) fn void(coordination: &Coordination, step: &Step) -> Draft {
     Draft::of_step(coordination, step, cause, event)
 }
 
-/// the end of a coordination without open steps.
+/// the end of a coordination without open steps. One that waits for a person has an open step.
 pub(crate) fn decide_terminal(coordination: &Coordination, now_ms: u64) -> Option<Draft> {
     if child::waits_until_ms(coordination).is_some_and(|until_ms| now_ms < until_ms) {
         return None;
@@ -167,6 +168,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// Completed, skipped by condition, or handled.
     fn is_good(&mut self, index: usize) -> bool {
         let step = &self.coordination.steps[index];
         match step.state {

@@ -217,7 +217,7 @@ impl Slots {
         }
     }
 
-    /// The step to send out now, if there is a free slot for one.
+    /// The step to send out now, if there is a free slot for one.
     pub(crate) fn pick(&mut self, now_ms: u64, last_owner: Option<&Name>) -> Option<(Name, Name)> {
         if self.is_full() {
             return None;
@@ -359,7 +359,7 @@ fn session_of<'a>(sessions: &'a mut Table<Session>, name: &Name) -> &'a mut Sess
         .expect("it was made where it was missing")
 }
 
-/// The tier of a candidate: each full 30 s of waiting raises it by one, at most to high.
+/// The tier of a candidate: each full 30 s of waiting raises it by one, at most to high.
 fn tier_at(candidate: &Candidate, now_ms: u64) -> u8 {
     let base = base_tier(candidate.priority);
     let risen = now_ms.saturating_sub(candidate.ready_ms) / AGEING_MS;

@@ -175,13 +175,13 @@ impl Coordination {
             .min_by_key(|(stop, _)| stop.seq)
     }
 
-    /// What is ending this step, where something is.
+    /// What is ending this step, where something is.
     pub(crate) fn stop_of(&self, step: &Step) -> Option<(Stop, CancelledBy)> {
         let own = step.cancel.map(|stop| (stop, CancelledBy::Cancel));
         own.or_else(|| self.stop_at_work().filter(|_| !step.def.cleanup))
     }
 
-    /// When cleanup steps must have ended: the grace counts from the first of cancel, trip and plan deadline.
+    /// When cleanup steps must have ended: the grace counts from the first of cancel, trip and plan deadline.
     pub(crate) fn cleanup_until_ms(&self) -> Option<u64> {
         let stops = [self.cancel, self.trip]
             .into_iter()
@@ -193,7 +193,7 @@ impl Coordination {
             .map(|at_ms| at_ms + self.cleanup_grace_ms)
     }
 
-    /// When this attempt must have ended if it went out now.
+    /// When this attempt must have ended if it went out now.
     pub(crate) fn attempt_deadline_ms(&self, step: &Step, now_ms: u64) -> u64 {
         let own = now_ms + step.def.timeout_ms;
         match (step.def.cleanup, self.deadline_ms) {
@@ -207,7 +207,7 @@ impl Coordination {
         }
     }
 
-    /// The time that no retry of this step may reach.
+    /// The time that no retry of this step may reach.
     pub(crate) fn retry_limit_ms(&self, step: &Step) -> Option<u64> {
         if step.def.cleanup {
             self.cleanup_until_ms()
@@ -250,6 +250,7 @@ impl Coordination {
         self.cancel.is_none() && self.human().is_some()
     }
 
+    /// The timers of a step: deadlines keep running under a cancel, and rest while a person is asked.
     fn step_timers(&self, step: &Step) -> Vec<Timer> {
         let timer = |class, due_ms| Timer {
             due_ms,
@@ -673,7 +674,7 @@ impl State {
         self.live.insert(coordination.id.clone(), coordination);
     }
 
-    /// Drops a coordination that is final and whose reports are all acknowledged or given up.
+    /// Drops a coordination that is final and whose reports are all acknowledged or given up.
     pub(crate) fn close_if_done(&mut self, id: &str) {
         let coordination = self.coordination(id);
         let waits = coordination

@@ -29,7 +29,7 @@ use crate::plan::ExpectedOutput;
 use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, State, Step, StepState};
 
-/// Finds the live coordination of an input.
+/// Finds the live coordination of an input.
 pub(crate) fn find_coordination<'a>(
     state: &'a State,
     id: &str,
@@ -54,7 +54,7 @@ pub(crate) fn find_coordination<'a>(
     })
 }
 
-/// Finds the step of an input.
+/// Finds the step of an input.
 pub(crate) fn find_step<'a>(
     coordination: &'a Coordination,
     step_id: &str,
@@ -68,7 +68,8 @@ pub(crate) fn find_step<'a>(
     }
 }
 
-/// Decides an ack or a report. Its form was tested, so it has a step and an attempt.
+/// Decides an ack, a report or a question, test by test in the order of M6: authority, attempt, identity (R-2,
+/// R-3, and of two ends R-7), what is final (M5). Its form was tested, so it has a step and an attempt.
 pub(crate) fn decide_input(
     state: &State,
     now_ms: u64,
@@ -183,6 +184,7 @@ impl Input<'_> {
         Decision::accept(vec![draft.traced(&self.envelope.trace)])
     }
 
+    /// What came of the attempt: progress, a result as expected or not, a failure.
     fn report(&self, outcome: &Outcome, now_ms: u64, digest: String) -> Decision {
         let (coordination, step, envelope) = (self.coordination, self.step, self.envelope);
         let ending = match outcome {
@@ -281,7 +283,7 @@ impl Input<'_> {
         Decision::accept(drafts.into_iter().map(traced).collect())
     }
 
-    /// It came after the end: kept, without effect.
+    /// It came after the end: kept, without effect.
     fn late(&self, digest: String) -> Decision {
         let ended = self.step.ended.get(self.attempt as usize - 1);
         let cause = ended.copied().unwrap_or(self.step.last_seq);
@@ -350,7 +352,7 @@ impl Unheeded {
         }
     }
 
-    /// The record that it came too late for an attempt.
+    /// The record that it came too late for an attempt.
     pub(crate) fn late(
         self,
         coordination: &Coordination,
@@ -372,7 +374,7 @@ impl Unheeded {
         room.then(|| Draft::of_step(coordination, step, cause, event).for_attempt(attempt))
     }
 
-    /// The record that it was refused.
+    /// The record that it was refused.
     pub(crate) fn rejected(
         self,
         coordination: &Coordination,
@@ -431,7 +433,7 @@ fn unexpected(expected: Option<&ExpectedOutput>, envelope: &Envelope) -> Option<
     missing.map(|field| format!("the result has no member {field}"))
 }
 
-/// Decides a host's word on a message.
+/// Decides a host's word on a message.
 pub(crate) fn decide_notice(state: &State, now_ms: u64, notice: &Notice) -> Decision {
     if notice.kind == NoticeKind::Unreachable {
         return escalation::decide_unreachable(state, now_ms, &notice.key);

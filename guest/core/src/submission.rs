@@ -62,7 +62,7 @@ pub(crate) enum PlanDecision {
     Refused(Rejection),
 }
 
-/// Decides a plan.
+/// Decides a plan: known, in conflict with another, too late, too much for the domain, or new.
 pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &str) -> PlanDecision {
     let Some(config) = state.config() else {
         return PlanDecision::Refused(Rejection::new(

@@ -449,7 +449,7 @@ impl Claims {
         }
     }
 
-    /// The steps that may have come to the head of an order since this was asked last.
+    /// The steps that may have come to the head of an order since this was asked last.
     pub(crate) fn take_heads(&mut self) -> Vec<Place> {
         let mut places = std::mem::take(&mut self.fresh);
         for (resource, all) in std::mem::take(&mut self.freed) {

@@ -248,7 +248,8 @@ fn decided(state: &mut State, id: &str, index: usize, record: &Record, data: &Hu
         if data.verdict == HumanVerdict::Approve {
             escalation.approvals.push(data.actor.clone());
         }
-        let question = escalation.kind == EscalationKind::Question;
+        let (kind, class) = (escalation.kind, escalation.class);
+        let question = kind == EscalationKind::Question;
         // The words of a denial are in the failure; only an approval goes to the session.
         let approved = data.verdict == HumanVerdict::Approve;
         if data.is_final && question && approved {
@@ -270,7 +271,18 @@ fn decided(state: &mut State, id: &str, index: usize, record: &Record, data: &Hu
                 }
             }
         }
-        step.remember(key.clone(), &digest, record.seq);
+        // The receipt has the state after all records of the answer.
+        let after = match data.verdict {
+            HumanVerdict::Approve => step.state,
+            HumanVerdict::Completed => StepState::Completed,
+            HumanVerdict::Deny
+                if kind == EscalationKind::Exhausted && class == Some(Class::Timeout) =>
+            {
+                StepState::TimedOut
+            }
+            HumanVerdict::Deny => StepState::Failed,
+        };
+        step.remember_as(key.clone(), &digest, record.seq, after);
     });
 }
 

@@ -372,10 +372,15 @@ impl Step {
 
     /// Keeps an input, with the present state for its receipt.
     pub(crate) fn remember(&mut self, key: String, digest: &str, seq: u64) {
+        self.remember_as(key, digest, seq, self.state);
+    }
+
+    /// Keeps an input, with the state that its receipt has.
+    pub(crate) fn remember_as(&mut self, key: String, digest: &str, seq: u64, state: StepState) {
         let identity = Identity {
             digest: digest.to_owned(),
             seq,
-            state: self.state,
+            state,
         };
         match self
             .identities
