@@ -10,6 +10,7 @@ mod escalations;
 mod guard;
 mod hooks;
 mod host;
+mod hostile;
 mod kill;
 mod ledger;
 mod program;

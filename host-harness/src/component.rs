@@ -1,8 +1,10 @@
 //! The only file that knows the generated bindings' imports: what the component says during a call is staged here.
 //!
-//! Never blocks, never refuses, never calls back: an import only pushes. Does not decide what becomes of what was
-//! staged; see [`crate::transaction`].
+//! Never blocks and never calls back: an import only pushes. It refuses nothing that the contract allows; what breaks the
+//! contract ends the instance there and then, see [`crate::contract`]. Does not decide what becomes of what was staged; see
+//! [`crate::transaction`].
 
+use crate::contract::Allowance;
 use crate::convert;
 use qm2_core::staged::{HookRequest, Staged};
 use wasmtime::StoreLimits;
@@ -18,10 +20,16 @@ pub(crate) mod bindings {
 
 use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 
-/// State of a wasmtime store: what was staged, and the memory limit.
+/// State of a wasmtime store: what was staged, what may still be, and the memory limit.
 pub(crate) struct HostState {
     pub(crate) staged: Staged,
+    pub(crate) allowance: Allowance,
     pub(crate) limits: StoreLimits,
+}
+
+/// The end of an instance that breaks the contract, with what it did.
+fn broken(says: String) -> wasmtime::Error {
+    wasmtime::Error::msg(says)
 }
 
 // Wanted by the bindings although it holds only types.
@@ -32,6 +40,7 @@ impl event_stream::Host for HostState {
         &mut self,
         mut lines: Vec<String>,
     ) -> wasmtime::Result<Result<(), event_stream::Unavailable>> {
+        self.allowance.append(&lines).map_err(broken)?;
         self.staged.lines.append(&mut lines);
         Ok(Ok(()))
     }
@@ -42,12 +51,17 @@ impl queue::Host for HostState {
         &mut self,
         messages: Vec<types::Message>,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
-        let messages = messages.into_iter().map(convert::message_from_wit);
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(convert::message_from_wit)
+            .collect();
+        self.allowance.messages(&messages).map_err(broken)?;
         self.staged.messages.extend(messages);
         Ok(Ok(()))
     }
 
     fn withdraw(&mut self, mut keys: Vec<String>) -> wasmtime::Result<Result<(), types::Busy>> {
+        self.allowance.keys(&keys).map_err(broken)?;
         self.staged.withdrawn.append(&mut keys);
         Ok(Ok(()))
     }
@@ -61,12 +75,17 @@ impl lanes::Host for HostState {
         message: types::Message,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
         let priority = convert::priority_from_wit(priority);
-        let message = convert::message_from_wit(message);
+        let mut message = convert::message_from_wit(message);
+        // The one that it goes to.
+        message.lane.clone_from(&lane);
+        let said = std::slice::from_ref(&message);
+        self.allowance.messages(said).map_err(broken)?;
         self.staged.lane_messages.push((lane, priority, message));
         Ok(Ok(()))
     }
 
     fn cancel(&mut self, mut keys: Vec<String>) -> wasmtime::Result<Result<(), types::Busy>> {
+        self.allowance.keys(&keys).map_err(broken)?;
         self.staged.lane_cancelled.append(&mut keys);
         Ok(Ok(()))
     }
@@ -79,6 +98,7 @@ impl hooks::Host for HostState {
         kind: types::HookKind,
         subject: String,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        self.allowance.ask(&hook_id, &subject).map_err(broken)?;
         self.staged.asks.push(HookRequest {
             hook_id,
             kind: convert::hook_kind_from_wit(kind),
@@ -92,6 +112,7 @@ impl hooks::Host for HostState {
         kind: types::HookNotice,
         subject: String,
     ) -> wasmtime::Result<Result<(), types::Busy>> {
+        self.allowance.notify(&subject).map_err(broken)?;
         let kind = convert::hook_notice_from_wit(kind);
         self.staged.notifications.push((kind, subject));
         Ok(Ok(()))

@@ -7,8 +7,9 @@ mod attempt;
 mod question;
 
 pub(crate) use self::question::Answers;
-use self::question::{ANSWER_PREFIX, QUESTION_PREFIX, Question};
+use self::question::Question;
 use crate::agent::Report;
+use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
 use crate::lane::LaneSet;
 use crate::process::Context;
 use crate::route::{Route, Routes};
