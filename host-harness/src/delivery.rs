@@ -149,6 +149,7 @@ impl Delivery {
     /// The first half of [`Delivery::close`], for where nobody can wait.
     pub(crate) fn begin_closing(&self) {
         self.fall_silent();
+        self.submitter.begin_closing();
         let mut state = self.lock();
         state.closing = true;
         let waiting: Vec<String> = state
