@@ -31,9 +31,7 @@ async fn all(rows: &[Row], is_hasty: bool) {
     };
     let scene = Scene::open(engine).await;
     for Row { name, came } in rows {
-        let t = std::time::Instant::now();
         scene.play(name, came).await;
-        eprintln!("ROW {name} {:?}", t.elapsed());
     }
     scene.close().await;
 }

@@ -18,7 +18,7 @@ const OFTEN: usize = 1_000_000;
 const LONG: usize = 64 * 1024 * 1024;
 
 /// Done before the real core sees the call; with an error it never does.
-pub(crate) fn before(what: &str, machine: &mut Machine, call: &Call) -> Option<CallError> {
+pub(crate) fn before(what: &str, call: &Call) -> Option<CallError> {
     let error = match what {
         "loop" => endless(),
         "grow" => grow(),
@@ -186,7 +186,7 @@ fn speak(what: &str, machine: &mut Machine) {
             let keys: Vec<String> = (0..OFTEN).map(|at| format!("c:s{at}:1")).collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
             let _ = queue::withdraw(&keys);
-            let _ = lanes::cancel(&keys);
+            let _ = lanes::cancel(&keys[..10]);
         }
         "say-endlessly" => loop {
             let _ = queue::withdraw(&[""]);

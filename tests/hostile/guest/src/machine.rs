@@ -246,7 +246,7 @@ impl Machine {
         }
         let what = self.what.clone();
         self.times += 1;
-        if let Some(error) = harm::before(&what, self, &call) {
+        if let Some(error) = harm::before(&what, &call) {
             return Err(error);
         }
         let mut answer = self.honest.call(host, &call)?;
