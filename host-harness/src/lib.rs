@@ -18,6 +18,7 @@
 //! | [`lane`] | how much runs at once |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
+//! | [`verify`] | whether a stored ledger holds |
 //! | [`clock`], [`error`] | time, and what can go wrong |
 
 pub mod agent;
@@ -53,6 +54,7 @@ pub mod store;
 mod submit;
 mod survivor;
 mod transaction;
+pub mod verify;
 
 pub use domain::Domain;
 pub use error::{HostError, Result};
