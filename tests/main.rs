@@ -6,6 +6,7 @@ mod asking;
 mod cli;
 mod component;
 mod contested;
+mod damage;
 mod escalations;
 mod guard;
 mod hooks;
