@@ -40,7 +40,7 @@ impl Random {
 }
 
 /// Damages bytes; what was done, in words.
-pub fn bytes(random: &mut Random, bytes: &mut Vec<u8>) -> String {
+pub fn bytes(random: &mut Random, bytes: &mut [u8]) -> String {
     let len = bytes.len();
     let at = match random.below(4) {
         // Where SQLite keeps what it needs most: the header, and the beginnings of pages.

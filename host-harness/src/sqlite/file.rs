@@ -33,8 +33,8 @@ CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT
 /// [`HostError::Data`] if it is none or not ours, [`HostError::NewerData`].
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     if !path.exists() {
-        if beside(path, "-wal").exists() {
-            // SQLite would begin a new one and throw the log away.
+        // A reader leaves an empty one behind; SQLite would begin a new database and throw any other away.
+        if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return Err(damaged(path, "is missing, but its log is there"));
         }
         make(path)?;
@@ -226,7 +226,8 @@ fn strange_object(connection: &Connection) -> rusqlite::Result<Option<String>> {
             return Ok(Some(format!("it has a {name} that qm2 does not make")));
         }
     }
-    let missing = ours.into_keys().next();
+    // A snapshot is never the only home of anything.
+    let missing = ours.into_keys().find(|name| name != "snapshot");
     Ok(missing.map(|name| format!("its {name} is missing")))
 }
 
