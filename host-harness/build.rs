@@ -48,6 +48,8 @@ fn main() {
                 &tools,
                 &root,
                 &PathBuf::from(variable("OUT_DIR")).join("guest"),
+                guest::PACKAGE,
+                &[],
             )
         }
     };

@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -209,17 +209,20 @@ async fn timer_that_traps_twice_leaves_the_domain_for_reading_and_says_how_to_re
 
 // ---- the store fails ----
 
-/// A store of which one commit fails, before or after everything was kept.
+/// A store of which one commit fails, before or after everything was kept, or all from some moment on.
 struct Failing {
     store: SqliteStore,
     commits: Arc<AtomicU64>,
     fails: u64,
     keeps: bool,
+    /// Once set all of them fail.
+    away: Arc<AtomicBool>,
 }
 
 impl Store for Failing {
     fn commit(&mut self, transaction: &Transaction) -> qm2_host::Result<()> {
-        let fails = self.commits.fetch_add(1, Ordering::SeqCst) == self.fails;
+        let number = self.commits.fetch_add(1, Ordering::SeqCst);
+        let fails = number == self.fails || self.away.load(Ordering::SeqCst);
         if !fails || self.keeps {
             self.store.commit(transaction)?;
         }
@@ -264,6 +267,58 @@ impl Store for Failing {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn domain_whose_store_does_not_come_back_closes_although_a_report_waits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (commits, away) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+    let store = Failing {
+        store: SqliteStore::open(folder.path()).expect("a store"),
+        commits: commits.clone(),
+        fails: u64::MAX,
+        keeps: false,
+        away: away.clone(),
+    };
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let domain = builder(folder.path()).store(store);
+    let domain = domain.agent("agent:*", move |task: Task| {
+        let mut gate = gate.clone();
+        async move {
+            let _ = gate.wait_for(|open| *open).await;
+            done(task).await
+        }
+    });
+    let domain = domain.open().await.expect("the domain opens");
+    let mut told = domain.subscribe();
+    let taken = domain.submit_plan(&wide("c", 1)).await;
+    taken.expect("it is answered").expect("it is taken");
+    while !told
+        .recv()
+        .await
+        .expect("a record")
+        .contains("step.acknowledged")
+    {}
+    away.store(true, Ordering::SeqCst);
+    let before = commits.load(Ordering::SeqCst);
+    go.send_replace(true);
+    let tried = async {
+        // The report was sent, and is sent again.
+        while commits.load(Ordering::SeqCst) < before + 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, tried).await.expect("it is sent again");
+    timeout(PATIENCE, domain.close()).await.expect("it closes");
+    // The work is done once more, which costs no retry.
+    let again = builder(folder.path()).agent("agent:*", done).open().await;
+    let again = again.expect("the domain opens");
+    let ended = timeout(PATIENCE, again.run(&wide("c", 1))).await;
+    assert_eq!(
+        ended.expect("it ends").expect("it runs").terminal,
+        "success"
+    );
+    again.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commit_of_unknown_result_loses_nothing_and_runs_nothing_twice() {
     // Each commit of a small run in turn, from the first one after opening on.
     for (fails, keeps) in (1..).flat_map(|fails| [(fails, false), (fails, true)]) {
@@ -275,6 +330,7 @@ async fn commit_of_unknown_result_loses_nothing_and_runs_nothing_twice() {
             commits: commits.clone(),
             fails,
             keeps,
+            away: Arc::default(),
         };
         let runs = Arc::<Mutex<BTreeMap<String, u32>>>::default();
         let noted = runs.clone();

@@ -1,7 +1,7 @@
 //! How the component is built: one command, the same wherever the checkout lies.
 //!
-//! Shared by the build script and by the test that builds it a second time elsewhere. Adds no target and asks no network
-//! beyond what cargo does by itself.
+//! Shared by the build script, by the test that builds it a second time elsewhere, and by the tests that build one that means
+//! harm. Adds no target and asks no network beyond what cargo does by itself.
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,12 +20,22 @@ pub struct Tools<'a> {
     pub rustc: &'a OsStr,
 }
 
-/// Builds the component of the checkout `root` in the target folder `out`, which is its own: an outer cargo holds the lock
-/// of the usual one. Gives the path of the component.
-pub fn build(tools: &Tools<'_>, root: &Path, out: &Path) -> PathBuf {
+/// The component that is shipped.
+pub const PACKAGE: &str = "qm2-guest";
+
+/// Builds the component of a package of the checkout `root` in the target folder `out`, which is its own: an outer cargo
+/// holds the lock of the usual one. Gives the path of the component.
+pub fn build(
+    tools: &Tools<'_>,
+    root: &Path,
+    out: &Path,
+    package: &str,
+    features: &[&str],
+) -> PathBuf {
     let status = Command::new(tools.cargo)
         .current_dir(root)
-        .args(["build", "--locked", "--package", "qm2-guest"])
+        .args(["build", "--locked", "--package", package])
+        .args(["--features", &features.join(",")])
         .args(["--profile", "guest", "--target", TARGET, "--target-dir"])
         .arg(out)
         .env(
@@ -54,7 +64,8 @@ pub fn build(tools: &Tools<'_>, root: &Path, out: &Path) -> PathBuf {
         status.success(),
         "the component did not build; its errors stand above"
     );
-    out.join(TARGET).join("guest/qm2_guest.wasm")
+    let file = package.replace('-', "_") + ".wasm";
+    out.join(TARGET).join("guest").join(file)
 }
 
 /// Standard output of rustc.

@@ -1,8 +1,10 @@
 //! The only file that knows the generated bindings' imports: what the component says during a call is staged here.
 //!
-//! Never blocks, never calls back: an import only pushes, and refuses ledger lines only where that is tried out. Does not
-//! decide what becomes of what was staged; see [`crate::transaction`].
+//! Never blocks and never calls back: an import only pushes. It refuses nothing that the contract allows, unless that is being
+//! tried out; what breaks the contract ends the instance there and then, see [`crate::contract`]. Does not decide what
+//! becomes of what was staged; see [`crate::transaction`].
 
+use crate::contract::Allowance;
 use crate::convert;
 use qm2_core::staged::{HookRequest, Staged};
 use wasmtime::StoreLimits;
@@ -42,9 +44,10 @@ impl ImportFault {
     }
 }
 
-/// State of a wasmtime store: what was staged, and the memory limit.
+/// State of a wasmtime store: what was staged, what may still be, and the memory limit.
 pub(crate) struct HostState {
     pub(crate) staged: Staged,
+    pub(crate) allowance: Allowance,
     pub(crate) limits: StoreLimits,
     /// Imports of this call so far, and the one that fails.
     pub(crate) imports: u32,
@@ -53,9 +56,10 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(limits: StoreLimits) -> Self {
+    pub(crate) fn new(limits: StoreLimits, allowance: Allowance) -> Self {
         Self {
             staged: Staged::default(),
+            allowance,
             limits,
             imports: 0,
             fault: None,
@@ -78,6 +82,11 @@ impl HostState {
     }
 }
 
+/// The end of an instance that breaks the contract, with what it did.
+fn broken(says: String) -> wasmtime::Error {
+    wasmtime::Error::msg(says)
+}
+
 // Wanted by the bindings although it holds only types.
 impl types::Host for HostState {}
 
@@ -89,6 +98,7 @@ impl event_stream::Host for HostState {
         if self.refuses()? || self.staged.refuses_append {
             return Ok(Err(event_stream::Unavailable::Unavailable));
         }
+        self.allowance.append(&lines).map_err(broken)?;
         self.staged.lines.append(&mut lines);
         Ok(Ok(()))
     }
@@ -102,7 +112,11 @@ impl queue::Host for HostState {
         if self.refuses()? {
             return Ok(Err(types::Busy::Busy));
         }
-        let messages = messages.into_iter().map(convert::message_from_wit);
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(convert::message_from_wit)
+            .collect();
+        self.allowance.messages(&messages).map_err(broken)?;
         self.staged.messages.extend(messages);
         Ok(Ok(()))
     }
@@ -111,6 +125,7 @@ impl queue::Host for HostState {
         if self.refuses()? {
             return Ok(Err(types::Busy::Busy));
         }
+        self.allowance.keys(&keys).map_err(broken)?;
         self.staged.withdrawn.append(&mut keys);
         Ok(Ok(()))
     }
@@ -127,7 +142,11 @@ impl lanes::Host for HostState {
             return Ok(Err(types::Busy::Busy));
         }
         let priority = convert::priority_from_wit(priority);
-        let message = convert::message_from_wit(message);
+        let mut message = convert::message_from_wit(message);
+        // The one that it goes to.
+        message.lane.clone_from(&lane);
+        let said = std::slice::from_ref(&message);
+        self.allowance.messages(said).map_err(broken)?;
         self.staged.lane_messages.push((lane, priority, message));
         Ok(Ok(()))
     }
@@ -136,6 +155,7 @@ impl lanes::Host for HostState {
         if self.refuses()? {
             return Ok(Err(types::Busy::Busy));
         }
+        self.allowance.keys(&keys).map_err(broken)?;
         self.staged.lane_cancelled.append(&mut keys);
         Ok(Ok(()))
     }
@@ -151,6 +171,7 @@ impl hooks::Host for HostState {
         if self.refuses()? {
             return Ok(Err(types::Busy::Busy));
         }
+        self.allowance.ask(&hook_id, &subject).map_err(broken)?;
         self.staged.asks.push(HookRequest {
             hook_id,
             kind: convert::hook_kind_from_wit(kind),
@@ -167,6 +188,7 @@ impl hooks::Host for HostState {
         if self.refuses()? {
             return Ok(Err(types::Busy::Busy));
         }
+        self.allowance.notify(&subject).map_err(broken)?;
         let kind = convert::hook_notice_from_wit(kind);
         self.staged.notifications.push((kind, subject));
         Ok(Ok(()))

@@ -7,8 +7,9 @@ mod attempt;
 mod question;
 
 pub(crate) use self::question::Answers;
-use self::question::{ANSWER_PREFIX, QUESTION_PREFIX, Question};
+use self::question::Question;
 use crate::agent::Report;
+use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
 use crate::lane::LaneSet;
 use crate::process::Context;
 use crate::route::{Route, Routes};
@@ -148,6 +149,7 @@ impl Delivery {
     /// The first half of [`Delivery::close`], for where nobody can wait.
     pub(crate) fn begin_closing(&self) {
         self.fall_silent();
+        self.submitter.begin_closing();
         let mut state = self.lock();
         state.closing = true;
         let waiting: Vec<String> = state

@@ -30,8 +30,6 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Calls of one commit.
 const GROUP_CALLS_MAX: usize = 256;
-/// Ledger lines after which a group is committed although calls wait.
-const GROUP_LINES_MAX: usize = 8_192;
 /// Why guarded commands end with the domain.
 const CLOSED: &str = "the domain is closed, and no grant holds without it";
 /// How often a store that is away, or a timer that does not go away, is tried again.
@@ -217,7 +215,7 @@ pub(crate) fn run(
                 }
             }
             calls += 1;
-            if calls >= GROUP_CALLS_MAX || writer.lines_staged() >= GROUP_LINES_MAX {
+            if calls >= GROUP_CALLS_MAX || writer.is_group_full() {
                 break;
             }
             next = inputs.try_recv().ok();

@@ -1,8 +1,9 @@
 //! wasmtime around the component: a deterministic configuration, a compiled component, instances with a memory limit
 //! and a deadline for every call.
 //!
-//! Links exactly the interfaces of the WIT and no WASI. Does not keep anything: what an instance says is staged and
-//! taken by the caller.
+//! Links exactly the interfaces of the WIT and no WASI. An instance that traps, overruns its deadline or breaks the contract
+//! is dead, and nothing of that call is left. Does not keep anything: what an instance says is staged and taken by the
+//! caller.
 
 use crate::cache;
 use crate::component::HostState;
@@ -10,9 +11,11 @@ pub use crate::component::ImportFault;
 use crate::component::bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
 use crate::component::bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 use crate::component::bindings::{Coordinator, CoordinatorPre};
+use crate::contract::Allowance;
 use crate::convert::{self, contested};
 use crate::error::{HostError, Result};
 pub use qm2_core::call::{Answer, Call};
+use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::Envelope;
 use qm2_core::receipt::CallError;
 pub use qm2_core::staged::{HookRequest, Staged};
@@ -27,21 +30,33 @@ use wasmtime::{Config, EngineWeak, Store, StoreLimitsBuilder, Trap};
 /// How often the deadline of a call is looked at; a deadline is met within one tick.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What bounds an instance.
+/// Tables, and their elements, of an instance: the one of its functions, and those that join its parts.
+const TABLES_MAX: usize = 16;
+const TABLE_ELEMENTS_MAX: usize = 1_000_000;
+/// Core modules of an instance: the program, and what joins it to the imports.
+const CORE_INSTANCES_MAX: usize = 64;
+
+/// What bounds an instance. One that passes a bound dies; see [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Longest linear memory of an instance in bytes.
+    /// Longest linear memory of an instance in bytes; it has one.
     pub memory_bytes_max: usize,
-    /// Longest duration of one export call.
+    /// Longest duration of one export call, and of making an instance.
     pub call_deadline: Duration,
+    /// Most bytes that the host keeps of what one call hands it, and that one call or answer may carry over.
+    pub staged_bytes_max: usize,
+    /// Most ledger lines, messages, keys, and words to hooks of one call, all together.
+    pub staged_count_max: usize,
 }
 
 impl Default for Sandbox {
-    /// 2 GiB and 30 seconds.
+    /// 2 GiB, 30 seconds, and 2 GiB in 4 000 000 things: what a domain at all of its bounds may say in one call.
     fn default() -> Self {
         Self {
             memory_bytes_max: 2 * 1024 * 1024 * 1024,
             call_deadline: Duration::from_secs(30),
+            staged_bytes_max: 2 * 1024 * 1024 * 1024,
+            staged_count_max: 4_000_000,
         }
     }
 }
@@ -50,6 +65,8 @@ impl Default for Sandbox {
 #[derive(Clone)]
 pub struct Engine {
     engine: wasmtime::Engine,
+    /// SHA-256 of the component's bytes.
+    digest: Arc<str>,
     pre: Arc<CoordinatorPre<HostState>>,
     sandbox: Sandbox,
 }
@@ -57,7 +74,7 @@ pub struct Engine {
 /// Why an instance died. What it had staged in this call is gone, and so is the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It trapped.
+    /// It trapped, or did what the contract does not allow.
     Trap(String),
     /// The call took longer than its deadline.
     Deadline,
@@ -91,16 +108,42 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with(sandbox: Sandbox, cache_fallback: Option<&Path>) -> Result<Self> {
+        Self::of_component(crate::COMPONENT, sandbox, cache_fallback)
+    }
+
+    /// As [`Engine::with`], of another component than the embedded one, such as a newer `qm2.wasm`. It takes a ledger up
+    /// where the last one left it, or refuses it. Whatever it does, the host and other domains go on.
+    ///
+    /// # Errors
+    /// [`HostError::Component`] if the bytes are no component, do not compile, do not have the world's exports, or import
+    /// anything else than the interfaces of the world.
+    pub fn of_component(
+        component: &[u8],
+        sandbox: Sandbox,
+        cache_fallback: Option<&Path>,
+    ) -> Result<Self> {
         let failed = |e: wasmtime::Error| HostError::Component(format!("{e:#}"));
         let engine = wasmtime::Engine::new(&config()).map_err(failed)?;
-        let component = cache::compiled(&engine, crate::COMPONENT, cache_fallback)?;
+        let digest = sha256_hex(&[component]).into();
+        let component = cache::compiled(&engine, component, cache_fallback)?;
         let pre = link(&engine, &component).map_err(failed)?;
         start_ticker(engine.weak());
         Ok(Self {
             engine,
+            digest,
             pre: Arc::new(pre),
             sandbox,
         })
+    }
+
+    /// SHA-256 of the component's bytes, in hexadecimal.
+    #[must_use]
+    pub fn component_digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// A new instance without any record.
@@ -110,14 +153,22 @@ impl Engine {
     pub fn instance(&self) -> Result<Instance> {
         let limits = StoreLimitsBuilder::new()
             .memory_size(self.sandbox.memory_bytes_max)
+            .memories(1)
+            .tables(TABLES_MAX)
+            .table_elements(TABLE_ELEMENTS_MAX)
+            .instances(CORE_INSTANCES_MAX)
             .trap_on_grow_failure(true)
             .build();
-        let mut store = Store::new(&self.engine, HostState::new(limits));
+        let allowance =
+            Allowance::new(self.sandbox.staged_bytes_max, self.sandbox.staged_count_max);
+        let mut store = Store::new(&self.engine, HostState::new(limits, allowance));
         store.limiter(|state| &mut state.limits);
+        // What it carries over is copied before anyone can count it, and many texts may lie in one place there.
+        store.set_hostcall_fuel(staged_bytes_max);
         let ticks = self.sandbox.call_deadline.as_millis() / TICK.as_millis() + 1;
         let deadline_ticks = u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
-        // Making an instance is not a call; calls set their own.
-        store.set_epoch_deadline(u64::MAX >> 1);
+        // A component may run code of its own before the first call.
+        store.set_epoch_deadline(deadline_ticks);
         let coordinator = self
             .pre
             .instantiate(&mut store)
@@ -210,6 +261,7 @@ impl Instance {
         self.store.set_epoch_deadline(self.deadline_ticks);
         let host = self.store.data_mut();
         (host.imports, host.fault_struck) = (0, false);
+        host.allowance.begin(call);
         match self.dispatch(call) {
             Ok(answer) => Ok(answer.map_err(convert::call_error_from_wit)),
             Err(e) => {
@@ -242,12 +294,19 @@ impl Instance {
 
     /// Takes what was staged since the last time.
     pub fn take_staged(&mut self) -> Staged {
-        self.store.data_mut().staged.take()
+        let state = self.store.data_mut();
+        state.allowance.taken();
+        state.staged.take()
     }
 
     /// From here on its host does not take ledger lines: how the loss of a disk is tried out.
     pub fn refuse_appends(&mut self) {
         self.store.data_mut().staged.refuses_append = true;
+    }
+
+    /// Bytes that are kept for what was staged since the last time.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.store.data().allowance.bytes()
     }
 
     fn dispatch(&mut self, call: &Call) -> wasmtime::Result<Result<Answer, types::CallError>> {

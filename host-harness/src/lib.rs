@@ -13,11 +13,12 @@
 //! | [`people`], [`escalation`] | who answers questions, and the questions as records tell them |
 //! | [`guard`] | commands that run only while a grant lives |
 //! | [`hook`] | who is asked before something happens, and told afterwards |
-//! | [`engine`], [`call`] | the component itself, for hosts that bring their own loop |
+//! | [`engine`], [`call`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
 //! | [`lane`] | how much runs at once |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
+//! | [`verify`] | whether a stored ledger holds |
 //! | [`clock`], [`error`] | time, and what can go wrong |
 
 pub mod agent;
@@ -26,6 +27,7 @@ mod answer;
 mod cache;
 pub mod clock;
 mod component;
+mod contract;
 mod convert;
 mod delivery;
 pub mod domain;
@@ -52,6 +54,7 @@ pub mod store;
 mod submit;
 mod survivor;
 mod transaction;
+pub mod verify;
 
 pub use domain::Domain;
 pub use error::{HostError, Result};

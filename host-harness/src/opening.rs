@@ -212,10 +212,7 @@ impl DomainBuilder {
         let registry = std::mem::take(&mut self.hooks);
         let hook_limit = registry.register(self.config.as_mut())?;
         let (inputs, received) = mpsc::channel();
-        let submitter = Submitter {
-            inputs,
-            clock: self.clock.clone(),
-        };
+        let submitter = Submitter::new(inputs, self.clock.clone());
         let runtime = Handle::current();
         let lanes = LaneSet::new(self.lanes.unwrap_or_default(), runtime.clone());
         let stream = EventStream::new();

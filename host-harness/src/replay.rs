@@ -16,12 +16,14 @@ const LINES_REPLAYED_MAX: usize = 4_096;
 const BYTES_REPLAYED_MAX: usize = 8 * 1024 * 1024;
 /// Wished size of a piece of a snapshot.
 const PIECE_BYTES: u64 = 1024 * 1024;
+/// What a piece counts beside its text, so that empty ones have an end too.
+const PIECE_COST_BYTES: usize = 1024;
 
 /// An instance at the head of the ledger.
 pub(crate) struct Replayed {
     pub(crate) instance: Instance,
-    /// Number of the last record; 0 if there is none.
-    pub(crate) head_seq: u64,
+    /// The last record; the default if there is none.
+    pub(crate) head: Head,
     /// Number of the last record that its snapshot covers; 0 if it was made without one.
     pub(crate) snapshot_seq: u64,
 }
@@ -51,14 +53,14 @@ pub(crate) fn from_store(engine: &Engine, store: &mut dyn Store) -> Result<Repla
 fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) -> Result<Replayed> {
     let mut instance = engine.instance()?;
     let base = match snapshot {
-        Some(snapshot) => restore(&mut instance, store, snapshot)?,
+        Some(snapshot) => restore(engine, &mut instance, store, snapshot)?,
         None => Head::default(),
     };
-    let feed = |lines| replay(&mut instance, lines);
+    let feed = |lines, head: &Head| replay(&mut instance, lines, head);
     let head = follow(store, Chain::default(), base.seq, feed)?;
     Ok(Replayed {
         instance,
-        head_seq: head.seq,
+        head,
         snapshot_seq: base.seq,
     })
 }
@@ -77,7 +79,7 @@ pub(crate) fn snapshot(
     let mut instance = engine.instance()?;
     let mut base = Head::default();
     if let Some(snapshot) = store.snapshot()? {
-        match restore(&mut instance, store, snapshot) {
+        match restore(engine, &mut instance, store, snapshot) {
             Ok(head) => base = head,
             Err(e) => {
                 tracing::warn!("a snapshot is made from the first record on: {e}");
@@ -86,11 +88,12 @@ pub(crate) fn snapshot(
         }
     }
     let chain = Chain { head: base.clone() };
-    let head = follow(store, chain, base.seq, |lines| {
+    let head = follow(store, chain, base.seq, |lines, head| {
         go_on()?;
-        replay(&mut instance, lines)
+        replay(&mut instance, lines, head)
     })?;
     let mut chunks = Vec::new();
+    let mut bytes = 0;
     let mut cursor = None;
     loop {
         go_on()?;
@@ -99,21 +102,34 @@ pub(crate) fn snapshot(
         else {
             return Err(unexpected());
         };
+        bytes += piece.chunk.len() + PIECE_COST_BYTES;
+        if bytes > engine.sandbox().memory_bytes_max {
+            // What came out of that memory is no longer than it, so this would go on for ever.
+            return Err(HostError::Component(format!(
+                "its snapshot at record {} has no end; please report it",
+                head.seq
+            )));
+        }
         chunks.push(piece.chunk);
         cursor = piece.next;
         if cursor.is_none() {
-            return Ok(Snapshot::new(head, chunks));
+            return Ok(Snapshot::new(engine.component_digest(), head, chunks));
         }
     }
 }
 
 /// Takes a snapshot into an empty instance.
-fn restore(instance: &mut Instance, store: &dyn Store, snapshot: Snapshot) -> Result<Head> {
+fn restore(
+    engine: &Engine,
+    instance: &mut Instance,
+    store: &dyn Store,
+    snapshot: Snapshot,
+) -> Result<Head> {
     let refused = |why: &str| HostError::Store {
         doing: "use the snapshot",
         message: format!("it was made at record {}, {why}", snapshot.head.seq),
     };
-    if !snapshot.is_sound() {
+    if !snapshot.is_sound(engine.component_digest()) {
         return Err(refused("by another version of qm2, or it is damaged"));
     }
     // The line is what it says once the whole chain has been verified.
@@ -137,12 +153,13 @@ fn restore(instance: &mut Instance, store: &dyn Store, snapshot: Snapshot) -> Re
     Ok(restored)
 }
 
-/// Verifies the chain to the end of the store, and gives the lines after `fed` to `feed`, many at a time.
+/// Verifies the chain to the end of the store, and gives the lines after `fed` to `feed`, many at a time, with the last of
+/// them as the chain has it.
 fn follow(
     store: &dyn Store,
     mut chain: Chain,
     fed: u64,
-    mut feed: impl FnMut(Vec<String>) -> Result<()>,
+    mut feed: impl FnMut(Vec<String>, &Head) -> Result<()>,
 ) -> Result<Head> {
     let mut lines = Vec::new();
     let mut bytes = 0;
@@ -161,7 +178,7 @@ fn follow(
         }
         let full = lines.len() >= LINES_REPLAYED_MAX || bytes >= BYTES_REPLAYED_MAX;
         if !lines.is_empty() && (at_end || full) {
-            feed(std::mem::take(&mut lines))?;
+            feed(std::mem::take(&mut lines), &chain.head)?;
             bytes = 0;
         }
         if at_end {
@@ -170,9 +187,16 @@ fn follow(
     }
 }
 
-fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<()> {
+fn replay(instance: &mut Instance, lines: Vec<String>, head: &Head) -> Result<()> {
     let checked = true;
-    call(instance, &Call::Replay { lines, checked }).map(|_| ())
+    match call(instance, &Call::Replay { lines, checked })? {
+        Answer::Replay(said) if said == *head => Ok(()),
+        Answer::Replay(said) => Err(HostError::Component(format!(
+            "it says that record {} is its last after a replay up to record {}; please report it",
+            said.seq, head.seq
+        ))),
+        _ => Err(unexpected()),
+    }
 }
 
 fn call(instance: &mut Instance, call: &Call) -> Result<Answer> {

@@ -426,4 +426,55 @@ mod tests {
         let says = SqliteStore::open(folder.path()).unwrap_err().to_string();
         assert!(says.contains("99") && says.contains("up to 1"), "{says}");
     }
+
+    #[test]
+    fn what_would_be_run_or_is_not_whole_is_a_clear_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(paths::STORE);
+        let refused = |part: &str| {
+            for opened in [
+                SqliteStore::open(folder.path()),
+                SqliteStore::open_read_only(folder.path()),
+            ] {
+                let says = opened.unwrap_err().to_string();
+                assert!(says.contains(part) && says.contains("restore"), "{says}");
+            }
+        };
+        let made = || {
+            let _ = fs::remove_file(&path);
+            drop(SqliteStore::open(folder.path()).unwrap());
+        };
+        for (sql, part) in [
+            (
+                "CREATE TRIGGER t AFTER INSERT ON ledger BEGIN DELETE FROM ledger; END",
+                "it has a t that",
+            ),
+            ("CREATE VIEW v AS SELECT * FROM ledger", "it has a v that"),
+            ("CREATE UNIQUE INDEX i ON ledger (line)", "it has a i that"),
+            (
+                "DROP TABLE queue; CREATE TABLE queue (key TEXT, delivery INTEGER, message TEXT)",
+                "its queue is not as",
+            ),
+            (
+                "DROP INDEX ledger_of_coordination",
+                "its ledger_of_coordination is missing",
+            ),
+        ] {
+            made();
+            Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+            refused(part);
+        }
+        made();
+        let sql =
+            "CREATE TABLE somebodys (a); CREATE INDEX i ON somebodys (a); DROP TABLE snapshot";
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        // Never taken for a new one.
+        fs::write(&path, "").unwrap();
+        refused("is empty");
+        fs::remove_file(&path).unwrap();
+        fs::write(path.with_file_name("ledger.db-wal"), "a log").unwrap();
+        let says = SqliteStore::open(folder.path()).unwrap_err().to_string();
+        assert!(says.contains("its log is there"), "{says}");
+    }
 }

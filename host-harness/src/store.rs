@@ -72,8 +72,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(head: Head, chunks: Vec<String>) -> Self {
-        let digest = Self::digest(&head, &chunks);
+    pub(crate) fn new(component_digest: &str, head: Head, chunks: Vec<String>) -> Self {
+        let digest = Self::digest(component_digest, &head, &chunks);
         Self {
             head,
             chunks,
@@ -82,16 +82,15 @@ impl Snapshot {
     }
 
     /// Whether it is what this very component once said, whole and unchanged.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.digest == Self::digest(&self.head, &self.chunks)
+    pub(crate) fn is_sound(&self, component_digest: &str) -> bool {
+        self.digest == Self::digest(component_digest, &self.head, &self.chunks)
     }
 
-    fn digest(head: &Head, chunks: &[String]) -> String {
+    fn digest(component: &str, head: &Head, chunks: &[String]) -> String {
         let chunks: Vec<String> = chunks
             .iter()
             .map(|chunk| sha256_hex(&[chunk.as_bytes()]))
             .collect();
-        let component = sha256_hex(&[crate::COMPONENT]);
         let of = format!("{component} {} {} {chunks:?}", head.seq, head.hash);
         sha256_hex(&[of.as_bytes()])
     }

@@ -10,12 +10,16 @@ use qm2_core::envelope::Envelope;
 use qm2_core::message::{Caller, Notice, NoticeKind};
 use qm2_core::receipt::{Receipt, Rejection, Remedy};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Wait before an input is sent again after a commit failed.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Longest wait before an input is sent again, whatever the component says.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Gets the answer after the commit that covers it.
 pub(crate) type Reply = oneshot::Sender<Result<Answer>>;
@@ -62,9 +66,41 @@ pub(crate) enum Input {
 pub(crate) struct Submitter {
     pub(crate) inputs: Sender<Input>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Set once the domain closes: nothing is sent again, whatever came of it.
+    closing: Arc<AtomicBool>,
 }
 
 impl Submitter {
+    pub(crate) fn new(inputs: Sender<Input>, clock: Arc<dyn Clock>) -> Self {
+        let closing = Arc::default();
+        Self {
+            inputs,
+            clock,
+            closing,
+        }
+    }
+
+    /// Who sends again and again gives up with [`HostError::Closed`].
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits before something is sent again.
+    ///
+    /// # Errors
+    /// [`HostError::Closed`] if the domain closes meanwhile.
+    async fn wait(&self, mut left: Duration, is_over: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        while !self.closing.load(Ordering::SeqCst) {
+            if left.is_zero() || is_over() {
+                return Ok(());
+            }
+            let next = left.min(RETRY_AFTER);
+            tokio::time::sleep(next).await;
+            left -= next;
+        }
+        Err(HostError::Closed)
+    }
+
     /// Makes a call at the present time.
     pub(crate) async fn call(&self, mut call: Call, side: Side) -> Result<Answer> {
         call.set_now(self.clock.now_ms());
@@ -78,14 +114,18 @@ impl Submitter {
 
     /// Submits one envelope as its source session says it.
     pub(crate) async fn submit(&self, envelope: Envelope) -> Result<Result<Receipt, Rejection>> {
-        self.submit_until_answered(envelope, Side::default()).await
+        self.submit_until_answered(envelope, Side::default(), &|| false)
+            .await
     }
 
     /// As [`Submitter::submit`], again and again while the store or the domain is too busy: an accepted input is not lost.
+    /// Gives up when the domain closes, so that a store that is away does not keep it open, and takes the component's
+    /// `retry` for its last word once `is_over`.
     pub(crate) async fn submit_until_answered(
         &self,
         mut envelope: Envelope,
         side: Side,
+        is_over: &(dyn Fn() -> bool + Sync),
     ) -> Result<Result<Receipt, Rejection>> {
         envelope.created_at_ms = self.clock.now_ms();
         let session = envelope.source_session.clone();
@@ -100,20 +140,23 @@ impl Submitter {
             envelopes,
         };
         loop {
-            let wait = match self.call(call.clone(), side.clone()).await {
+            match self.call(call.clone(), side.clone()).await {
                 Ok(Answer::Submit(mut receipts)) => match receipts.pop() {
                     Some(Err(Rejection {
                         next: Remedy::Retry { after_ms },
                         ..
-                    })) => Duration::from_millis(after_ms),
+                    })) if !is_over() => {
+                        let after = Duration::from_millis(after_ms);
+                        self.wait(after.clamp(RETRY_AFTER, RETRY_AFTER_MAX), is_over)
+                            .await?;
+                    }
                     Some(receipt) => return Ok(receipt),
                     None => return Err(HostError::Component("no receipt for an envelope".into())),
                 },
-                Err(e) if e.retryable() => RETRY_AFTER,
+                Err(e) if e.retryable() => self.wait(RETRY_AFTER, &|| false).await?,
                 Err(e) => return Err(e),
                 Ok(_) => return Err(HostError::Component("the answer of another call".into())),
-            };
-            tokio::time::sleep(wait).await;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! Answers are held until the commit that covers them. A call that traps loses only what it had staged itself. Does not
 //! know where calls come from; see [`crate::domain`].
 
+use crate::contract;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
 use crate::guard::Guards;
@@ -11,13 +12,21 @@ use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent};
+use qm2_core::ledger::Chain;
+use qm2_core::limit::RETRY_AFTER_MS;
 use qm2_core::message::Caller;
-use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode};
+use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode, Remedy};
 use qm2_core::staged::Staged;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.
 const ADVANCES_MAX: usize = 10_000;
+/// Ledger lines, and bytes of all that was said, after which a group is committed although calls wait.
+const GROUP_LINES_MAX: usize = 8_192;
+const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Envelopes of a batch that are tried one by one once so many of them have failed: each may take two call deadlines.
+const FAULTS_A_BATCH_MAX: usize = 4;
 
 /// What the rest of the domain gets to know.
 pub(crate) enum Said {
@@ -49,12 +58,16 @@ pub(crate) struct Writer {
     /// The last record that is durable, and the last one that a snapshot had covered at the last replay.
     head_seq: u64,
     snapshot_seq: u64,
+    /// The ledger with the lines of the group: what the component says is held against it.
+    chain: Chain,
     group: Group,
 }
 
 #[derive(Default)]
 struct Group {
     staged: Staged,
+    /// What that takes in memory.
+    bytes: usize,
     /// Everything beside the staged.
     transaction: Transaction,
     /// What may wait for another commit.
@@ -76,6 +89,7 @@ impl Writer {
             read_only: None,
             head_seq: 0,
             snapshot_seq: 0,
+            chain: Chain::default(),
             group: Group::default(),
         };
         writer.replay()?;
@@ -124,20 +138,23 @@ impl Writer {
             .unwrap_or_else(|fault| self.component_fault(call, &fault))
     }
 
-    /// Fires what is due. A timer that traps twice leaves the domain for reading only (R-67).
+    /// Fires what is due, or begins to: where that takes longer than a call may, inputs come in between. A timer that traps
+    /// twice leaves the domain for reading only (R-67).
     pub(crate) fn advance(&mut self, now_ms: u64) {
+        let begun = Instant::now();
         for _ in 0..ADVANCES_MAX {
             match self.run(&Call::Advance { now_ms }) {
                 Ok(Answer::Advance(true)) => {
-                    self.commit();
+                    if self.is_group_full() {
+                        self.commit();
+                    }
+                    if begun.elapsed() > self.engine.sandbox().call_deadline {
+                        return;
+                    }
                 }
                 Ok(_) => return,
                 Err(HostError::ComponentFault { message, .. }) => {
-                    let reason = format!(
-                        "a timer that was due at {now_ms} failed twice in the component: {message}; please report it \
-                         with the output of `qm2 ledger export`"
-                    );
-                    self.end_writing(reason);
+                    self.end_for_fault(&format!("a timer that was due at {now_ms}"), &message);
                     return;
                 }
                 Err(e) => {
@@ -146,7 +163,8 @@ impl Writer {
                 }
             }
         }
-        tracing::error!("the component says again and again that more timers are due");
+        let says = format!("it says after {ADVANCES_MAX} calls that more is due");
+        self.end_for_fault(&format!("what was due at {now_ms}"), &says);
     }
 
     /// When to advance next; nothing while the gate is off or only reading is possible.
@@ -156,6 +174,11 @@ impl Writer {
         }
         match self.run(&Call::NextDeadline) {
             Ok(Answer::NextDeadline(at_ms)) => at_ms,
+            Err(HostError::ComponentFault { message, .. }) => {
+                // Without it no timer would ever fire again.
+                self.end_for_fault("the question when the next timer is due", &message);
+                None
+            }
             _ => None,
         }
     }
@@ -177,9 +200,9 @@ impl Writer {
         self.group.transaction.forgotten.push(key);
     }
 
-    /// Ledger lines in the group.
-    pub(crate) fn lines_staged(&self) -> usize {
-        self.group.staged.lines.len()
+    /// Whether the group is to be committed before anything is added to it.
+    pub(crate) fn is_group_full(&self) -> bool {
+        self.group.staged.lines.len() >= GROUP_LINES_MAX || self.group.bytes >= GROUP_BYTES_MAX
     }
 
     /// Makes the group durable, answers its callers, and hands out what it said. If that fails nothing is handed out, every
@@ -220,12 +243,15 @@ impl Writer {
     /// After a commit whose result is unknown: what is stored counts, and what is out goes out again with the next commit.
     pub(crate) fn return_to_stored(&mut self) {
         match self.store.reopen().and_then(|()| self.replay()) {
-            Ok(()) => {
-                if let Err(e) = self.reconcile() {
-                    // With the gate off nothing is out.
-                    tracing::debug!("reconcile: {e}");
+            Ok(()) => match self.reconcile() {
+                Ok(_) => {}
+                Err(HostError::ComponentFault { message, .. }) => {
+                    // What is out would never go out again.
+                    self.end_for_fault("what is to go out again", &message);
                 }
-            }
+                // With the gate off nothing is out.
+                Err(e) => tracing::debug!("reconcile: {e}"),
+            },
             Err(e) => self.stay_away(&e),
         }
     }
@@ -233,18 +259,28 @@ impl Writer {
     fn replay(&mut self) -> Result<()> {
         let replayed = replay::from_store(&self.engine, &mut *self.store)?;
         self.instance = Some(replayed.instance);
-        (self.head_seq, self.snapshot_seq) = (replayed.head_seq, replayed.snapshot_seq);
+        (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
+        self.chain = Chain {
+            head: replayed.head,
+        };
         Ok(())
     }
 
     /// Without an instance: for good if the ledger or the component is to blame, else until the store is back.
     fn stay_away(&mut self, error: &HostError) {
         match error {
-            HostError::LedgerBroken { .. } | HostError::Component(_) => {
+            HostError::LedgerBroken { .. } | HostError::Component(_) | HostError::Call(_) => {
                 self.end_writing(error.to_string());
             }
             _ => tracing::error!("{error}; trying again later"),
         }
+    }
+
+    /// The component fails where nobody could be told, and the domain cannot go on without.
+    fn end_for_fault(&mut self, what: &str, message: &str) {
+        self.end_writing(format!(
+            "{what} failed twice in the component: {message}; please report it with the output of `qm2 ledger export`"
+        ));
     }
 
     fn end_writing(&mut self, reason: String) {
@@ -279,33 +315,57 @@ impl Writer {
     }
 
     fn attempt(&mut self, call: &Call) -> Result<Result<Answer>, Fault> {
-        for _ in 0..ADVANCES_MAX {
-            let Some(instance) = &mut self.instance else {
-                return Ok(Err(HostError::Retry));
-            };
-            match instance.call(call)? {
-                Ok(answer) => {
-                    let staged = instance.take_staged();
-                    self.group.staged.extend(staged);
-                    return Ok(Ok(answer));
-                }
-                Err(CallError::Busy) if !matches!(call, Call::Advance { .. }) => {
+        let begun = Instant::now();
+        loop {
+            match self.call(call)? {
+                Err(HostError::Call(CallError::Busy)) if !matches!(call, Call::Advance { .. }) => {
+                    let head_seq = self.chain.head.seq;
                     let now_ms = call.now().unwrap_or(0);
-                    let advanced = instance.call(&Call::Advance { now_ms })?;
-                    let staged = instance.take_staged();
-                    self.group.staged.extend(staged);
-                    if let Err(e) = advanced {
-                        return Ok(Err(HostError::Call(e)));
+                    if let Err(e) = self.call(&Call::Advance { now_ms })? {
+                        return Ok(Err(e));
+                    }
+                    if self.chain.head.seq == head_seq {
+                        let says = "it is busy with what is due, but records nothing of it";
+                        return Err(Fault::Trap(says.into()));
                     }
                 }
-                Err(CallError::Rebuild | CallError::LedgerUnavailable) => return Err(Fault::Dead),
-                Err(e) => {
-                    instance.take_staged();
-                    return Ok(Err(HostError::Call(e)));
-                }
+                answer => return Ok(answer),
+            }
+            if begun.elapsed() > self.engine.sandbox().call_deadline {
+                // The next attempt goes on with what is due.
+                return Ok(Err(HostError::Call(CallError::Busy)));
+            }
+            if self.is_group_full() && !self.commit() {
+                return Ok(Err(HostError::Retry));
             }
         }
-        Ok(Err(HostError::Call(CallError::Busy)))
+    }
+
+    /// One call; what it said goes into the group if the contract allows it and it goes with the ledger.
+    fn call(&mut self, call: &Call) -> Result<Result<Answer>, Fault> {
+        let Some(instance) = &mut self.instance else {
+            return Ok(Err(HostError::Retry));
+        };
+        let answer = instance.call(call)?;
+        let bytes = instance.staged_bytes();
+        let staged = instance.take_staged();
+        match answer {
+            Ok(answer) => {
+                let mut chain = self.chain.clone();
+                contract::follow(&mut chain, &staged.lines)
+                    .and_then(|()| {
+                        let recorded = !staged.lines.is_empty();
+                        contract::check_answer(call, &answer, recorded, &chain.head)
+                    })
+                    .map_err(Fault::Trap)?;
+                self.chain = chain;
+                self.group.bytes += bytes;
+                self.group.staged.extend(staged);
+                Ok(Ok(answer))
+            }
+            Err(CallError::Rebuild | CallError::LedgerUnavailable) => Err(Fault::Dead),
+            Err(e) => Ok(Err(HostError::Call(e))),
+        }
     }
 
     /// A new instance in the place of a dead one. What earlier calls of the group had staged is committed first: the dead
@@ -334,12 +394,18 @@ impl Writer {
                 now_ms,
                 envelopes,
             } => {
-                let one = |envelope| self.submit_one(caller, *now_ms, envelope, &refused());
-                envelopes
-                    .iter()
-                    .map(one)
-                    .collect::<Result<_>>()
-                    .map(Answer::Submit)
+                let mut receipts = Vec::with_capacity(envelopes.len());
+                let mut faults = 0;
+                for envelope in envelopes {
+                    if faults == FAULTS_A_BATCH_MAX {
+                        receipts.push(Err(untried()));
+                        continue;
+                    }
+                    let receipt = self.submit_one(caller, *now_ms, envelope, &refused())?;
+                    faults += usize::from(receipt.as_ref().is_err_and(is_component_fault));
+                    receipts.push(receipt);
+                }
+                Ok(Answer::Submit(receipts))
             }
             Call::Acknowledge { keys, .. } => Ok(Answer::Acknowledge(
                 keys.iter().map(|_| Err(refused())).collect(),
@@ -413,6 +479,20 @@ impl Writer {
             let keys = acknowledged.map(|(key, _)| key.clone());
             self.group.staged.withdrawn.extend(keys);
         }
+    }
+}
+
+fn is_component_fault(rejection: &Rejection) -> bool {
+    rejection.code == RejectionCode::ComponentFault
+}
+
+/// The refusal of an envelope beside others that the component failed on.
+fn untried() -> Rejection {
+    let says = "the component failed on other envelopes of this call, and this one was not tried; send it again";
+    let after_ms = RETRY_AFTER_MS;
+    Rejection {
+        next: Remedy::Retry { after_ms },
+        ..Rejection::new(RejectionCode::ComponentFault, "", says)
     }
 }
 

@@ -8,13 +8,12 @@ use super::table::{first_line, time};
 use super::{data, exit};
 use clap::Subcommand;
 use qm2_core::digest::ZERO;
-use qm2_core::ledger::Chain;
-use qm2_core::receipt::{CallError, Head, LedgerFault, LedgerFaultKind};
-use qm2_host::engine::{Answer, Call, Engine, Instance};
+use qm2_core::receipt::{LedgerFault, LedgerFaultKind};
+use qm2_host::engine::Engine;
 use qm2_host::store::Store;
-use serde::{Deserialize, Serialize};
+use qm2_host::verify::{self, Verified};
+use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Commands of `ledger`.
@@ -205,39 +204,16 @@ struct Verdict {
 }
 
 fn verify(store: &dyn Store, head: Option<&str>, output: &Output) -> Result<u8, Failure> {
-    let mut followed = Followed::default();
-    let mut instance = Engine::new()?.instance()?;
-    // The empty ledger's hash stands before the first record, and so it is in every ledger: it must be the last one.
-    let mut wanted = head.filter(|hash| *hash != ZERO);
-    let mut fault = follow(store, &mut followed, &mut instance, &mut wanted)?.err();
-    if fault.is_none() {
-        fault = misplaced(store, &followed)?;
-    }
-    let chain = followed.chain;
-    let fault = fault.or_else(|| {
-        let wanted = wanted.or(head.filter(|_| chain.head.seq > 0 && head == Some(ZERO)))?;
-        let Head { seq, hash } = &chain.head;
-        let message = format!(
-            "hash {wanted} belongs to no record: the ledger ends at record {seq} with {hash}"
-        );
-        Some(LedgerFault {
-            seq: seq + 1,
-            kind: LedgerFaultKind::BrokenChain,
-            message,
-        })
-    });
-    let state_digest = match &fault {
-        Some(_) => None,
-        None => match data::call(&mut instance, &Call::StateDigest)? {
-            Answer::StateDigest(digest) => Some(digest),
-            _ => None,
-        },
-    };
+    let Verified {
+        head,
+        fault,
+        state_digest,
+    } = verify::verify(&Engine::new()?, store, head)?;
     let verdict = Verdict {
         ok: fault.is_none(),
-        records: chain.head.seq,
-        head_seq: chain.head.seq,
-        head_hash: chain.head.hash,
+        records: head.seq,
+        head_seq: head.seq,
+        head_hash: head.hash,
         state_digest,
         first_bad_seq: fault.as_ref().map(|fault| fault.seq),
         kind: fault.as_ref().map(|fault| fault.kind),
@@ -262,123 +238,6 @@ fn verify(store: &dyn Store, head: Option<&str>, output: &Output) -> Result<u8, 
     } else {
         exit::LEDGER_BROKEN
     })
-}
-
-/// What the chain has.
-#[derive(Default)]
-struct Followed {
-    chain: Chain,
-    /// Numbers of its records by coordination.
-    of_coordination: BTreeMap<String, BTreeSet<u64>>,
-}
-
-/// What says where a line belongs.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Place {
-    seq: u64,
-    coordination_id: Option<String>,
-}
-
-/// Follows the chain record by record and replays it; the inner error is the first record that does not hold. Forgets
-/// `wanted` when it comes by.
-fn follow(
-    store: &dyn Store,
-    followed: &mut Followed,
-    instance: &mut Instance,
-    wanted: &mut Option<&str>,
-) -> Result<Result<(), LedgerFault>, Failure> {
-    let mut lines = Vec::new();
-    let chain = &mut followed.chain;
-    loop {
-        // By its number in the store, so that a number that was changed there is a record that is missing here.
-        let seq = chain.head.seq + 1;
-        let mut line = store.line(seq)?;
-        if line.is_none() && !store.lines(seq, 1)?.is_empty() {
-            // Either it was written between these two looks, or it is not there although later ones are.
-            line = store.line(seq)?;
-            if line.is_none() {
-                let message = "is missing, but later records are there".into();
-                return Ok(Err(LedgerFault {
-                    seq,
-                    kind: LedgerFaultKind::BrokenChain,
-                    message,
-                }));
-            }
-        }
-        let fault = line.as_deref().and_then(|line| chain.push(line).err());
-        if *wanted == Some(&chain.head.hash) {
-            *wanted = None;
-        }
-        let is_end = line.is_none() || fault.is_some();
-        if let Some(line) = line.filter(|_| fault.is_none()) {
-            if let Ok(Place {
-                seq,
-                coordination_id: Some(id),
-            }) = serde_json::from_str(&line)
-            {
-                followed.of_coordination.entry(id).or_default().insert(seq);
-            }
-            lines.push(line);
-        }
-        if lines.len() >= data::CHUNK || is_end {
-            // The component recomputes the hashes too: a second opinion on the chain. What it finds lies before `fault`.
-            if let Err(fault) = replay(instance, std::mem::take(&mut lines))? {
-                return Ok(Err(fault));
-            }
-        }
-        if let Some(fault) = fault {
-            return Ok(Err(fault));
-        }
-        if is_end {
-            return Ok(Ok(()));
-        }
-    }
-}
-
-/// The first record that the store lists under another coordination or number than its own. Lines are read by coordination
-/// too, and what stands beside a line in the store is in no hash.
-fn misplaced(store: &dyn Store, followed: &Followed) -> Result<Option<LedgerFault>, Failure> {
-    let mut bad = BTreeSet::new();
-    for (id, wanted) in &followed.of_coordination {
-        let mut missing = wanted.clone();
-        for line in store.coordination_lines(id)? {
-            // One that is no record was found by the chain, unless it stands before the first.
-            let place: Option<Place> = serde_json::from_str(&line).ok();
-            let seq = place.map_or(1, |place| place.seq);
-            if missing.remove(&seq) {
-                continue;
-            }
-            // What was written since the chain was followed is there under its number.
-            if seq <= followed.chain.head.seq || store.line(seq)?.as_ref() != Some(&line) {
-                bad.insert(seq);
-            }
-        }
-        bad.extend(missing);
-    }
-    Ok(bad.pop_first().map(|seq| LedgerFault {
-        seq,
-        kind: LedgerFaultKind::BrokenChain,
-        message: "the store lists it under another number or coordination than its own".into(),
-    }))
-}
-
-fn replay(instance: &mut Instance, lines: Vec<String>) -> Result<Result<(), LedgerFault>, Failure> {
-    if lines.is_empty() {
-        return Ok(Ok(()));
-    }
-    match instance.call(&Call::Replay {
-        lines,
-        checked: false,
-    }) {
-        Ok(Ok(_)) => Ok(Ok(())),
-        Ok(Err(CallError::ReadOnly(fault))) => Ok(Err(fault)),
-        Ok(Err(error)) => Err(qm2_host::HostError::Call(error).into()),
-        Err(fault) => Err(Failure::host(
-            "component-fault",
-            format!("the component failed in replay: {fault}"),
-        )),
-    }
 }
 
 #[derive(Serialize)]

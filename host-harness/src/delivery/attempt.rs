@@ -2,13 +2,14 @@
 //!
 //! Does not decide whether it may start; the parent module does, and the component by its answer to the ack.
 
-use super::{Answers, Delivery};
+use super::{Answers, Attempt, Delivery};
 use crate::agent::{Agent, CommandAgent, Function, Report, Task, reply};
 use crate::error::HostError;
 use crate::payload;
 use crate::process::{Ended, Process};
 use crate::submit::{Finished, Side};
 use qm2_core::envelope::{Envelope, FailureClass, Intent};
+use qm2_core::id::attempt_key;
 use qm2_core::message::Message;
 use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use std::sync::Arc;
@@ -155,7 +156,9 @@ impl Delivery {
             return Admitted::No;
         }
         let ack = reply(execute, Intent::Ack);
-        let answer = self.submitter.submit_until_answered(ack, side).await;
+        let is_over = || self.is_over(execute, |attempt| *attempt.cancelled.borrow());
+        let answer = self.submitter.submit_until_answered(ack, side, &is_over);
+        let answer = answer.await;
         match answer {
             // Closing meanwhile: the note and the ack stand, and the next owner says host-lost.
             Ok(Ok(_)) if self.lock().closing => Admitted::No,
@@ -205,7 +208,11 @@ impl Delivery {
         envelope: Envelope,
         side: Side,
     ) -> Option<Rejection> {
-        match self.submitter.submit_until_answered(envelope, side).await {
+        let is_over = || self.is_over(execute, |_| false);
+        let answer = self
+            .submitter
+            .submit_until_answered(envelope, side, &is_over);
+        match answer.await {
             Ok(Ok(_)) => None,
             Ok(Err(rejection)) => {
                 self.log(execute, "report", &rejection);
@@ -216,6 +223,18 @@ impl Delivery {
                 None
             }
         }
+    }
+
+    /// Whether the component has ended an attempt, or something else has.
+    fn is_over(&self, execute: &Envelope, or: impl Fn(&Attempt) -> bool) -> bool {
+        let key = attempt_key(
+            &execute.coordination_id,
+            execute.step_id.as_deref().unwrap_or_default(),
+            execute.attempt.unwrap_or_default(),
+        );
+        let state = self.lock();
+        let attempt = state.attempts.get(&key);
+        attempt.is_none_or(|attempt| attempt.ended || or(attempt))
     }
 
     fn log(&self, execute: &Envelope, what: &str, rejection: &Rejection) {

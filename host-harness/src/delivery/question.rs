@@ -8,6 +8,7 @@
 use super::Delivery;
 use crate::agent::{Agent, CommandAgent, Function, Task};
 use crate::answer;
+use crate::contract::ANSWER_PREFIX;
 use crate::process::{Ended, Process};
 use crate::route::Asked;
 use crate::submit::Finished;
@@ -18,11 +19,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// Before the id of an escalation, the level and the number of the session: a question.
-pub(super) const QUESTION_PREFIX: &str = "escalation:";
-/// Before the id of an escalation: its answer.
-pub(super) const ANSWER_PREFIX: &str = "answer:";
 
 /// What people answered to the questions of one attempt.
 #[derive(Default)]

@@ -3,10 +3,13 @@
 //! Does not know what the tables are for.
 
 use crate::error::{HostError, Result};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::fs::OpenOptions;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Marks the file as ours: "QM2" and a version of nothing.
@@ -29,33 +32,24 @@ CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT
 /// # Errors
 /// [`HostError::Data`] if it is none or not ours, [`HostError::NewerData`].
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
-    // A new one is made here, for its user only; SQLite gives the files beside it the same mode. One that is there is never
-    // opened past SQLite: to close it would let go of the locks of this process. Whatever is wrong SQLite says better.
-    let _ = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let opened = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        // Also tests that the file is a database at all.
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        Ok((connection, tables))
-    };
-    let (mut connection, tables) = opened().map_err(|e| data_error(path, &e))?;
-    let failed = |e: rusqlite::Error| data_error(path, &e);
-    if tables == 0 {
-        let sql = connection.transaction().map_err(failed)?;
-        sql.execute_batch(SCHEMA).map_err(failed)?;
-        sql.pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(failed)?;
-        sql.pragma_update(None, "user_version", SCHEMA_VERSION.cast_signed())
-            .map_err(failed)?;
-        sql.commit().map_err(failed)?;
+    if !path.exists() {
+        // A reader leaves an empty one behind; SQLite would begin a new database and throw any other away.
+        if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+            return Err(damaged(path, "is missing, but its log is there"));
+        }
+        make(path)?;
     }
+    check_length(path)?;
+    let opened = || {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        distrust(&connection)?;
+        // Also tests that the file is a database at all.
+        let _: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok(connection)
+    };
+    let connection = opened().map_err(|e| data_error(path, &e))?;
+    let failed = |e: rusqlite::Error| data_error(path, &e);
     check_identity(path, &connection)?;
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
@@ -66,6 +60,66 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Makes a new one beside its place and puts it there when it is whole: one that is there and holds nothing is damaged, and
+/// not one that somebody was making.
+fn make(path: &Path) -> Result<()> {
+    let new = beside(path, &format!(".{}.new", std::process::id()));
+    let io = |doing| {
+        let new = new.clone();
+        move |e| HostError::io(doing, &new, e)
+    };
+    // Of an earlier process that had this id.
+    let _ = fs::remove_file(&new);
+    // For its user only; SQLite gives the files beside it the same mode.
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    options.open(&new).map_err(io("make"))?;
+    let fill = || {
+        let mut connection = Connection::open(&new)?;
+        let sql = connection.transaction()?;
+        sql.execute_batch(SCHEMA)?;
+        sql.pragma_update(None, "application_id", APPLICATION_ID)?;
+        sql.pragma_update(None, "user_version", SCHEMA_VERSION.cast_signed())?;
+        sql.commit()?;
+        connection.close().map_err(|(_, e)| e)
+    };
+    fill().map_err(|e| data_error(&new, &e))?;
+    // Never over one that somebody else has put there meanwhile.
+    let put = match fs::hard_link(&new, path) {
+        Ok(()) => fs::remove_file(&new),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&new),
+        // Not every file system has links.
+        Err(_) => fs::rename(&new, path),
+    };
+    put.map_err(io("put in its place"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let kept = File::open(folder).and_then(|folder| folder.sync_all());
+    kept.map_err(|e| HostError::io("keep", folder, e))
+}
+
+/// An empty file is an empty database to SQLite, and one that was written by this program never is one.
+fn check_length(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() == 0 => Err(damaged(path, "is empty")),
+        // Whatever is wrong SQLite says better.
+        _ => Ok(()),
+    }
+}
+
+/// Another file of the same database.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn damaged(path: &Path, says: &str) -> HostError {
+    HostError::Data {
+        path: path.to_path_buf(),
+        message: format!("{says}; it is damaged, restore it from a copy"),
+    }
+}
+
 /// Opens the database for reading, also while another process writes it.
 ///
 /// # Errors
@@ -74,26 +128,35 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
     let open = |immutable: &str| {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri(path, immutable), flags)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        let tables: i64 =
+        distrust(&connection)?;
+        let _: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        Ok((connection, tables))
+        Ok(connection)
     };
+    check_length(path)?;
     let opened = open("").or_else(|e: rusqlite::Error| match e.sqlite_error_code() {
         // On a medium that cannot be written SQLite cannot make its shared memory; nobody can write there either.
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => open("&immutable=1").map_err(|_| e),
         // Anywhere else that would be to look past what another process is writing.
         _ => Err(e),
     });
-    let (connection, tables) = opened.map_err(|e| data_error(path, &e))?;
-    if tables == 0 {
-        // A first run is making it, or was killed while it did.
-        let message = "holds no ledger yet; run a plan with this data directory first".into();
-        let path = path.to_path_buf();
-        return Err(HostError::Data { path, message });
-    }
+    let connection = opened.map_err(|e| data_error(path, &e))?;
     check_identity(path, &connection)?;
     Ok(connection)
+}
+
+/// A file may come from anywhere: nothing in it is run, and what does not fit into it is an error.
+fn distrust(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    for (setting, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        connection.set_db_config(setting, value)?;
+    }
+    connection.pragma_update(None, "cell_size_check", true)
 }
 
 /// Ours, and of a version that this program knows.
@@ -123,7 +186,54 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<()> {
         let path = path.to_path_buf();
         return Err(HostError::Data { path, message });
     }
-    Ok(())
+    let strange = strange_object(connection).map_err(|e| data_error(path, &e))?;
+    strange.map_or(Ok(()), |says| Err(damaged(path, &says)))
+}
+
+/// The first table or index that is not as this program makes it, or is not there, or something beside them that would
+/// change what is written or read. Other tables do no harm.
+fn strange_object(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut ours: BTreeMap<String, &str> = SCHEMA
+        .split(';')
+        .map(str::trim)
+        .filter(|sql| !sql.is_empty())
+        .map(|sql| (name_in(sql).to_owned(), sql))
+        .collect();
+    let names: BTreeSet<String> = ours.keys().cloned().collect();
+    let mut statement =
+        connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = |column| -> rusqlite::Result<Option<String>> {
+            // Of another type it is none of ours.
+            Ok(row.get_ref(column)?.as_str().ok().map(str::to_owned))
+        };
+        let (kind, name, table, sql) = (text(0)?, text(1)?, text(2)?, text(3)?);
+        let name = name.unwrap_or_default();
+        if let Some(due) = ours.remove(&name) {
+            if sql.as_deref() != Some(due) {
+                return Ok(Some(format!("its {name} is not as qm2 makes it")));
+            }
+            continue;
+        }
+        // An index that SQLite makes by itself has no statement.
+        let harmless = match kind.as_deref() {
+            Some("table") => true,
+            Some("index") => sql.is_none() || table.is_some_and(|table| !names.contains(&table)),
+            _ => false,
+        };
+        if !harmless {
+            return Ok(Some(format!("it has a {name} that qm2 does not make")));
+        }
+    }
+    // A snapshot is never the only home of anything.
+    let missing = ours.into_keys().find(|name| name != "snapshot");
+    Ok(missing.map(|name| format!("its {name} is missing")))
+}
+
+/// The name of what a statement of the schema makes.
+fn name_in(sql: &str) -> &str {
+    sql.split_whitespace().nth(2).unwrap_or_default()
 }
 
 /// What opening says, with what to do about it.

@@ -1,0 +1,227 @@
+//! What a damaged directory should say, found out without the code under test, and what it says.
+//!
+//! Reads through SQLite alone: whether each line is the one that was written, and where the store lists it.
+
+use super::made::{Made, STORE, builder};
+use crate::support::{engine, plan, step};
+use qm2_host::sqlite::SqliteStore;
+use qm2_host::store::Store;
+use qm2_host::verify::{Verified, verify};
+use qm2_host::{HostError, Result};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long opening may take; long, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What stands in a store, as SQLite alone tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stands {
+    /// The lines that were written, each under its number and coordination.
+    AsWritten,
+    /// This is the first number whose line is another one, or missing, or too much.
+    Differs(u64),
+    /// This is the first number that is missing, and nothing comes after it: nobody can tell without a note of the head.
+    Ends(u64),
+    /// Every line is there; this is the first that is listed where it does not belong, or is not where it does.
+    Misplaced(u64),
+    /// It cannot be read from this number on, or not at all.
+    Unreadable,
+}
+
+/// How a directory answered, for the count of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Came {
+    Whole,
+    FirstBad,
+    Error,
+}
+
+impl Stands {
+    pub fn read(data: &Path, made: &Made) -> Self {
+        Self::look(data, made).unwrap_or(Self::Unreadable)
+    }
+
+    fn look(data: &Path, made: &Made) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = Connection::open_with_flags(data.join(STORE), flags)?;
+        let mut one = connection.prepare("SELECT line FROM ledger WHERE seq = ?1")?;
+        let after = |seq: i64| {
+            let any = "SELECT EXISTS (SELECT 1 FROM ledger WHERE seq > ?1)";
+            connection.query_row(any, [seq], |row| row.get::<_, bool>(0))
+        };
+        for (seq, line) in (1_i64..).zip(&made.lines) {
+            let mut rows = one.query([seq])?;
+            let found = match rows.next()? {
+                Some(row) => {
+                    Some(matches!(row.get_ref(0)?, ValueRef::Text(text) if text == line.as_bytes()))
+                }
+                None => None,
+            };
+            let number = seq.unsigned_abs();
+            match found {
+                Some(true) => {}
+                None if !after(seq)? => return Ok(Self::Ends(number)),
+                _ => return Ok(Self::Differs(number)),
+            }
+        }
+        let last = made.lines.len();
+        if after(i64::try_from(last).unwrap_or(i64::MAX))? {
+            return Ok(Self::Differs(last as u64 + 1));
+        }
+        Self::places(&connection, made)
+    }
+
+    /// All lines are there; whether each is listed under its coordination, and there once.
+    fn places(connection: &Connection, made: &Made) -> rusqlite::Result<Self> {
+        let mut misplaced = BTreeSet::new();
+        let ids: BTreeSet<&String> = made.of.iter().flatten().collect();
+        let mut by_id = connection
+            .prepare("SELECT line FROM ledger WHERE coordination_id = ?1 ORDER BY seq")?;
+        for id in ids {
+            let of_it = |at: &usize| made.of[*at].as_ref() == Some(id);
+            let mut due: BTreeSet<usize> = (0..made.lines.len()).filter(of_it).collect();
+            let mut rows = by_id.query([id])?;
+            while let Some(row) = rows.next()? {
+                let line = row.get_ref(0)?.as_str().unwrap_or_default();
+                match made.lines.iter().position(|written| written == line) {
+                    Some(at) if due.remove(&at) || !of_it(&at) => {}
+                    Some(at) => {
+                        misplaced.insert(at as u64 + 1);
+                    }
+                    None => {
+                        misplaced.insert(1);
+                    }
+                }
+            }
+            misplaced.extend(due.into_iter().map(|at| at as u64 + 1));
+        }
+        Ok(match misplaced.first() {
+            None => Self::AsWritten,
+            Some(first) => Self::Misplaced(*first),
+        })
+    }
+}
+
+/// Reads a directory as every reading command does, and verifies it.
+///
+/// # Errors
+/// What is wrong with the answer.
+pub fn read(data: &Path, made: &Made, stands: &Stands) -> Result<Came, String> {
+    let looked = catch_unwind(AssertUnwindSafe(|| look(data, made)));
+    let answer = looked.map_err(|_| "it panicked".to_owned())?;
+    let wrong =
+        |answer: &dyn std::fmt::Debug| Err(format!("{answer:?}, but there stands {stands:?}"));
+    match (answer, stands) {
+        (Err(e), _) => said(&e).map(|()| Came::Error),
+        (
+            Ok(Verified {
+                fault: None,
+                state_digest,
+                head,
+            }),
+            Stands::AsWritten,
+        ) => {
+            let due = (made.lines.len() as u64, Some(&made.state_digest));
+            match (head.seq, state_digest.as_ref()) == due {
+                true => Ok(Came::Whole),
+                false => wrong(&(head, state_digest)),
+            }
+        }
+        (
+            Ok(Verified {
+                fault: Some(fault), ..
+            }),
+            Stands::Differs(seq) | Stands::Ends(seq) | Stands::Misplaced(seq),
+        ) if fault.seq == *seq => Ok(Came::FirstBad),
+        (Ok(verified), _) => wrong(&verified),
+    }
+}
+
+fn look(data: &Path, made: &Made) -> Result<Verified> {
+    let store = SqliteStore::open_read_only(data)?;
+    // Whatever these say; that they say something is enough.
+    let _ = (
+        store.head(),
+        store.queue(),
+        store.notes(),
+        store.dead_letters(),
+        store.snapshot(),
+    );
+    let _ = (
+        store.meta("agents:mixed"),
+        store.coordination_lines("open"),
+        store.lines(7, 20),
+    );
+    verify(engine(), &store, Some(&made.head_hash))
+}
+
+/// Whether an error says what is wrong.
+fn said(error: &HostError) -> Result<(), String> {
+    let says = error.to_string();
+    match says.len() > 10 && !says.contains("panic") {
+        true => Ok(()),
+        false => Err(format!("it only says {says:?}")),
+    }
+}
+
+/// Opens a directory as its owner and goes on with it.
+///
+/// # Errors
+/// What is wrong with what came of it.
+pub async fn own(data: &Path, made: &Made, stands: &Stands) -> Result<Came, String> {
+    let opening = tokio::spawn(builder(data).open());
+    let opened = tokio::time::timeout(PATIENCE, opening).await;
+    let opened = opened.map_err(|_| "opening hangs".to_owned())?;
+    let opened = opened.map_err(|e| format!("opening: {e}"))?;
+    let domain = match (opened, stands) {
+        (Ok(domain), _) => domain,
+        (Err(HostError::LedgerBroken { seq, .. }), Stands::Differs(due)) if seq == *due => {
+            return Ok(Came::FirstBad);
+        }
+        (Err(e @ HostError::LedgerBroken { .. }), _) => {
+            return Err(format!("{e}, but there stands {stands:?}"));
+        }
+        (Err(e), _) => return said(&e).map(|()| Came::Error),
+    };
+    let work = async {
+        let id = "goes-on";
+        let plan = plan([step("a")]).set("coordinationId", id).text();
+        let ran = domain.run(&plan).await;
+        let lines = domain
+            .with_store(|store| store.lines(0, usize::MAX >> 1))
+            .await;
+        domain.close().await;
+        (ran, lines)
+    };
+    let worked = tokio::time::timeout(PATIENCE, work).await;
+    let (ran, lines) = worked.map_err(|_| "it hangs".to_owned())?;
+    if let Err(e) = &ran {
+        said(e)?;
+    }
+    let Ok(lines) = lines else {
+        return Ok(Came::Error);
+    };
+    // Nobody can tell an end that was cut off; what there is must be what was written, and new records after it.
+    let kept = made
+        .lines
+        .iter()
+        .zip(&lines)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let due = match stands {
+        Stands::AsWritten | Stands::Misplaced(_) => made.lines.len(),
+        Stands::Ends(seq) => usize::try_from(*seq - 1).unwrap_or(usize::MAX),
+        Stands::Differs(_) | Stands::Unreadable => {
+            return Err(format!("it goes on, but there stands {stands:?}"));
+        }
+    };
+    match kept >= due {
+        true => Ok(Came::Whole),
+        false => Err(format!("{kept} of {due} lines are what was written")),
+    }
+}
