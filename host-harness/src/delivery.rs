@@ -8,9 +8,9 @@ mod question;
 
 pub(crate) use self::question::Answers;
 use self::question::{ANSWER_PREFIX, QUESTION_PREFIX, Question};
-use crate::agent::Report;
 use crate::lane::LaneSet;
 use crate::process::Context;
+use crate::report::Report;
 use crate::route::{Route, Routes};
 use crate::submit::{Finished, Input, Side, Submitter};
 use qm2_core::envelope::{Envelope, Intent};
