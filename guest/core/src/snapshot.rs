@@ -129,6 +129,8 @@ fn named(id: &str) -> Option<&str> {
 pub(crate) struct Restore {
     state: State,
     begun: bool,
+    /// Whether the last entry was a closed coordination, and its id.
+    last: Option<(bool, Name)>,
 }
 
 impl Restore {
@@ -165,14 +167,29 @@ impl Restore {
         }
         for live in piece.live {
             live.check_indexes().map_err(CallError::Bound)?;
+            self.follow(false, &live.id)?;
             self.state.insert(live);
         }
         for (id, closed) in piece.closed {
+            self.follow(true, &id)?;
             for (seq, _) in &closed.undelivered {
                 self.state.index.reports.insert(*seq, id.clone());
             }
             self.state.closed.insert(id, closed);
         }
+        Ok(())
+    }
+
+    /// Entries come in the order in which a snapshot has them, each once; an empty id is none, and a cursor could not name it.
+    fn follow(&mut self, closed: bool, id: &Name) -> Result<(), CallError> {
+        let place = (closed, id.clone());
+        let before = self.last.as_ref().is_some_and(|last| *last >= place);
+        if before || id.is_empty() || self.state.live.contains(id) {
+            return Err(CallError::Bound(format!(
+                "coordination '{id}' is not in its place in the snapshot"
+            )));
+        }
+        self.last = Some(place);
         Ok(())
     }
 
