@@ -4,10 +4,11 @@
 
 use qm2_core::call::{Answer, Call};
 use qm2_core::config::Config;
+use qm2_core::digest::{ZERO, sha256_hex};
 use qm2_core::event::Record;
 use qm2_core::machine::Machine;
 use qm2_core::message::Caller;
-use qm2_core::receipt::CallError;
+use qm2_core::receipt::{CallError, LedgerFaultKind};
 use qm2_core::staged::Staged;
 
 /// The ledger of a domain with these plans of one step each, and its machine.
@@ -37,6 +38,31 @@ fn chunk_of(machine: &Machine) -> String {
     piece.chunk
 }
 
+/// Changes one line and makes all hashes right again, as somebody could who wants to deceive.
+fn forge(lines: &[String], seq: usize, change: &dyn Fn(&str) -> String) -> Vec<String> {
+    let mut lines = lines.to_vec();
+    let changed = change(&lines[seq - 1]);
+    assert_ne!(changed, lines[seq - 1]);
+    lines[seq - 1] = changed;
+    let mut prev = ZERO.to_owned();
+    for line in &mut lines {
+        let at = line.rfind(",\"prev\":").unwrap();
+        let body = format!("{},\"prev\":\"{prev}\"", &line[..at]);
+        prev = sha256_hex(&[body.as_bytes(), b"}"]);
+        *line = format!("{body},\"hash\":\"{prev}\"}}");
+    }
+    lines
+}
+
+/// Gives the digest of a value, a member of the line, the value that the line has now.
+fn redigest(line: &str, value: &str, digest: &str) -> String {
+    let at = line.find(&format!("\"{value}\":{{")).unwrap() + value.len() + 3;
+    let end = line.find(&format!(",\"{digest}\":\"")).unwrap();
+    let right = sha256_hex(&[&line.as_bytes()[at..end]]);
+    let place = end + digest.len() + 5;
+    format!("{}{right}{}", &line[..place], &line[place + 64..])
+}
+
 /// Takes these pieces in.
 fn restore(chunks: &[&str]) -> Result<Machine, CallError> {
     let mut machine = Machine::new();
@@ -64,6 +90,102 @@ fn a_line_that_writes_out_a_default_is_not_canonical() {
     let planned = line.replace(r#""reports":"#, r#""trace":{},"reports":"#);
     assert_ne!(*line, planned);
     assert!(Record::parse(&planned).is_err());
+}
+
+#[test]
+fn a_forged_plan_or_configuration_is_not_followed() {
+    let (_, lines) = domain(&["c"]);
+    let plan = |from: &'static str, to: &'static str| {
+        move |line: &str| redigest(&line.replace(from, to), "plan", "planDigest")
+    };
+    let config = |from: &'static str, to: &'static str| {
+        move |line: &str| redigest(&line.replace(from, to), "config", "configDigest")
+    };
+    let step = r#"{"stepId":"a","#;
+    let twice = move |line: &str| {
+        let from = line.find(step).unwrap();
+        let end = line.find("],\"conflictPolicy\"").unwrap();
+        let line = format!("{},{}{}", &line[..end], &line[from..end], &line[end..]);
+        redigest(&line, "plan", "planDigest")
+    };
+    let on_itself = plan(
+        r#""dependsOn":[]"#,
+        r#""dependsOn":[{"stepId":"a","on":"success"}]"#,
+    );
+    let forgeries: [(usize, &dyn Fn(&str) -> String); 7] = [
+        (
+            1,
+            &config(r#""sessionInFlight":1"#, r#""sessionInFlight":0"#),
+        ),
+        (1, &config(r#""batch":1024"#, r#""batch":1025"#)),
+        (1, &|line| {
+            line.replacen(r#""domain":"d""#, r#""domain":"e""#, 1)
+        }),
+        (2, &twice),
+        (2, &on_itself),
+        (2, &plan(r#""timeoutMs":60000"#, r#""timeoutMs":0"#)),
+        (2, &|line| {
+            line.replace(r#""objective":"o""#, r#""objective":"p""#)
+        }),
+    ];
+    for (seq, change) in forgeries {
+        let forged = forge(&lines, seq, change);
+        match Machine::new().replay(&forged, false) {
+            Err(CallError::ReadOnly(fault)) => {
+                assert_eq!(fault.kind, LedgerFaultKind::Nondeterminism, "{fault:?}");
+                assert_eq!(fault.seq, seq as u64);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Hashes that were made anew and nothing changed: what is found above is the forgery.
+    let same = forge(&lines, 2, &|line| {
+        line.replace(r#""prev":""#, r#""prev":"x"#)
+    });
+    assert_eq!(same, lines);
+    assert!(Machine::new().replay(&same, false).is_ok());
+}
+
+#[test]
+fn a_forged_step_that_an_agent_adds_is_not_followed() {
+    let (mut machine, mut lines) = domain(&["c"]);
+    let mut staged = Staged::default();
+    let agent = Caller {
+        session: "agent:a".into(),
+        role: None,
+    };
+    let execute = r#"{"coordinationId":"c","stepId":"n","attempt":1,"parentStepId":"a","sourceSession":"agent:a",
+        "targetSession":"agent:n","intent":"execute","payload":"p"}"#;
+    let execute = serde_json::from_str(execute).unwrap();
+    let answers = machine.submit(&mut staged, &agent, 2, &[execute]).unwrap();
+    assert!(answers[0].is_ok(), "{answers:?}");
+    lines.append(&mut staged.lines);
+    let added = lines
+        .iter()
+        .position(|line| line.contains("\"step.added\""));
+    let seq = added.unwrap() + 1;
+    for (from, to) in [
+        (r#""timeoutMs":60000"#, r#""timeoutMs":60001"#),
+        (r#""priority":"normal""#, r#""priority":"high""#),
+        (r#""required":false"#, r#""required":true"#),
+        (
+            r#""targetSession":"agent:n""#,
+            r#""targetSession":"agent n""#,
+        ),
+        (
+            r#""dependsOn":[]"#,
+            r#""dependsOn":[{"stepId":"a","on":"success"}]"#,
+        ),
+    ] {
+        let forged = forge(&lines, seq, &|line| line.replace(from, to));
+        match Machine::new().replay(&forged, false) {
+            Err(CallError::ReadOnly(fault)) => {
+                assert_eq!(fault.kind, LedgerFaultKind::Nondeterminism, "{fault:?}");
+                assert_eq!(fault.seq, seq as u64);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
