@@ -38,8 +38,11 @@ fn chunk_of(machine: &Machine) -> String {
     piece.chunk
 }
 
+/// A change of a line.
+type Change = dyn Fn(&str) -> String;
+
 /// Changes one line and makes all hashes right again, as somebody could who wants to deceive.
-fn forge(lines: &[String], seq: usize, change: &dyn Fn(&str) -> String) -> Vec<String> {
+fn forge(lines: &[String], seq: usize, change: &Change) -> Vec<String> {
     let mut lines = lines.to_vec();
     let changed = change(&lines[seq - 1]);
     assert_ne!(changed, lines[seq - 1]);
@@ -112,7 +115,7 @@ fn a_forged_plan_or_configuration_is_not_followed() {
         r#""dependsOn":[]"#,
         r#""dependsOn":[{"stepId":"a","on":"success"}]"#,
     );
-    let forgeries: [(usize, &dyn Fn(&str) -> String); 7] = [
+    let forgeries: [(usize, &Change); 7] = [
         (
             1,
             &config(r#""sessionInFlight":1"#, r#""sessionInFlight":0"#),
@@ -177,7 +180,7 @@ fn a_forged_step_that_an_agent_adds_is_not_followed() {
             r#""dependsOn":[{"stepId":"a","on":"success"}]"#,
         ),
     ] {
-        let forged = forge(&lines, seq, &|line| line.replace(from, to));
+        let forged = forge(&lines, seq, &move |line| line.replace(from, to));
         match Machine::new().replay(&forged, false) {
             Err(CallError::ReadOnly(fault)) => {
                 assert_eq!(fault.kind, LedgerFaultKind::Nondeterminism, "{fault:?}");
