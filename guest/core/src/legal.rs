@@ -102,9 +102,8 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
 /// A configuration is one that `configure` takes.
 fn check_config(config: &Config, digest: &str) -> Result<(), Objection> {
     let text = canonical(config);
-    let sound = sha256_hex(&[text.as_bytes()]) == *digest
-        && Config::parse(&text).is_ok_and(|parsed| parsed == *config);
-    need(sound, || "has a configuration that is none".into())
+    let parsed = Config::parse(&text).ok().map(|parsed| canonical(&parsed));
+    check_text(&text, parsed, digest)
 }
 
 /// A plan is one that `submit-plan` takes: what follows from it relies on its ids, its graph and its bounds.
@@ -113,10 +112,15 @@ fn check_plan(state: &State, data: &Created) -> Result<(), Objection> {
     let parsed = state
         .config()
         .and_then(|config| Plan::parse(&text, config).ok());
-    let sound = parsed.is_some_and(|parsed| parsed == data.plan)
-        && sha256_hex(&[text.as_bytes()]) == data.plan_digest;
+    let parsed = parsed.map(|parsed| canonical(&parsed));
+    check_text(&text, parsed, &data.plan_digest)
+}
+
+/// What the rules read out of a text is that text, and it has this digest.
+fn check_text(text: &str, parsed: Option<String>, digest: &str) -> Result<(), Objection> {
+    let sound = parsed.as_deref() == Some(text) && sha256_hex(&[text.as_bytes()]) == *digest;
     need(sound, || {
-        format!("{} has a plan that is none", data.plan.coordination_id)
+        "holds what no call can have brought in, or has another digest".into()
     })
 }
 

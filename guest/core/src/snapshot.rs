@@ -182,14 +182,17 @@ impl Restore {
 
     /// Entries come in the order in which a snapshot has them, each once; an empty id is none, and a cursor could not name it.
     fn follow(&mut self, closed: bool, id: &Name) -> Result<(), CallError> {
-        let place = (closed, id.clone());
-        let before = self.last.as_ref().is_some_and(|last| *last >= place);
-        if before || id.is_empty() || self.state.live.contains(id) {
-            return Err(CallError::Bound(format!(
-                "coordination '{id}' is not in its place in the snapshot"
-            )));
+        let after = match &self.last {
+            Some((last_closed, last)) if *last_closed == closed => last < id,
+            Some((last_closed, _)) => closed && !last_closed,
+            None => true,
+        };
+        if !after || id.is_empty() || self.state.live.contains(id) {
+            return Err(CallError::Bound(
+                "a coordination is not in its place".into(),
+            ));
         }
-        self.last = Some(place);
+        self.last = Some((closed, id.clone()));
         Ok(())
     }
 

@@ -211,7 +211,7 @@ fn a_snapshot_has_each_coordination_once_and_in_its_place() {
     assert_ne!(restored.state_digest(), machine.state_digest());
     let restored = restore(&[&head, &piece(&[b]), &piece(&[&c])]).unwrap();
     assert_eq!(restored.state_digest(), machine.state_digest());
-    let says = "is not in its place";
+    let says = "not in its place";
     assert_refused(&[&head, &piece(&[&c, b])], says);
     assert_refused(&[&head, &piece(&[b]), &piece(&[b])], says);
     assert_refused(&[&head, &closed("a"), &piece(&[b])], says);
