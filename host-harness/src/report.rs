@@ -95,6 +95,25 @@ impl Report {
         own_report(&text).unwrap_or_else(|| Self::completed(text))
     }
 
+    /// Moves the text out where it is longer than an envelope may carry: `keep` puts it elsewhere and gives the reference.
+    ///
+    /// # Errors
+    /// Those of `keep`.
+    pub(crate) fn bound<E>(
+        &mut self,
+        bytes_max: u64,
+        keep: impl FnOnce(&[u8]) -> Result<PayloadRef, E>,
+    ) -> Result<(), E> {
+        if let Some(text) = &self.payload
+            && text.len() as u64 > bytes_max
+            && self.payload_ref.is_none()
+        {
+            self.payload_ref = Some(keep(text.as_bytes())?);
+            self.payload = None;
+        }
+        Ok(())
+    }
+
     /// What the end of a command that did not succeed means, with the last that it wrote on stderr.
     pub(crate) fn of_failure(status: ExitStatus, stderr: &[u8]) -> Self {
         let mut says = String::from_utf8_lossy(stderr).trim_end().to_owned();

@@ -2,6 +2,7 @@
 //!
 //! Reads exit codes and text only; does not run anything.
 
+use qm2_core::limit::TEXT_BYTES_MAX;
 use qm2_core::message::HookVerdict;
 use serde::Deserialize;
 use std::os::unix::process::ExitStatusExt;
@@ -67,6 +68,11 @@ pub(crate) fn verdict(
             "printed something else than a verdict such as {{\"verdict\": \"no_opinion\"}}: {e}"
         )),
     }
+}
+
+/// Shortens a reason to what the ledger takes.
+pub(crate) fn cut(reason: &mut String) {
+    reason.truncate(reason.floor_char_boundary(TEXT_BYTES_MAX));
 }
 
 #[cfg(test)]
