@@ -7,4 +7,4 @@ mod bounds;
 mod printed;
 
 pub(crate) use self::bounds::{check_command, check_handler, is_asked};
-pub(crate) use self::printed::{OUTPUT_BYTES_MAX, verdict};
+pub(crate) use self::printed::{OUTPUT_BYTES_MAX, cut, verdict};

@@ -13,6 +13,7 @@ use qm2_core::envelope::{Envelope, Intent, PayloadRef};
 use qm2_core::limit::TEXT_BYTES_MAX;
 use qm2_core::message::{HookKind, HookVerdict};
 use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
+use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -42,13 +43,9 @@ fn succeeded(output: Vec<u8>) -> Report {
     match String::from_utf8(output) {
         Ok(text) => {
             let mut report = Report::of_output(text);
-            if let Some(text) = &report.payload
-                && text.len() as u64 > PAYLOAD_BYTES_MAX
-                && report.payload_ref.is_none()
-            {
-                report.payload_ref = Some(reference(text.as_bytes()));
-                report.payload = None;
-            }
+            let Ok(()) = report.bound(PAYLOAD_BYTES_MAX, |text| {
+                Ok::<_, Infallible>(reference(text))
+            });
             report
         }
         Err(e) => Report::kept(reference(e.as_bytes())),
@@ -108,8 +105,7 @@ fn verdict(status: ExitStatus, output: &[u8]) {
     let read = hook::verdict(true, status, output, too_large, output);
     let verdict = match read.unwrap_or_else(HookVerdict::Deny) {
         HookVerdict::Deny(mut reason) => {
-            // `hook::chain` cuts what the ledger does not take.
-            reason.truncate(reason.floor_char_boundary(TEXT_BYTES_MAX));
+            hook::cut(&mut reason);
             HookVerdict::Deny(reason)
         }
         verdict => verdict,
