@@ -1,18 +1,17 @@
-//! Agents: who does the work of a session, what they are given and what they say at the end.
+//! Agents: who does the work of a session, and what they are given.
 //!
-//! Does not run commands (`process` does) and does not decide when an agent runs (`delivery` does).
+//! What they say at the end is in `report`. Does not run commands (`process` does) and does not decide when an agent runs
+//! (`delivery` does).
 
 use crate::delivery::Answers;
 use crate::error::{HostError, Result};
+pub use crate::report::Report;
+use crate::report::reply;
+use crate::session_glob;
 use crate::submit::Submitter;
-use globset::{Glob, GlobMatcher};
-use qm2_core::envelope::{
-    Envelope, Extension, FailureClass, Intent, Outcome, PayloadRef, Question,
-};
-use qm2_core::id::check_id;
-use qm2_core::limit;
+use globset::GlobMatcher;
+use qm2_core::envelope::{Envelope, Intent, Outcome, Question};
 use qm2_core::receipt::{Receipt, ReceiptStatus};
-use serde::Deserialize;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -98,137 +97,6 @@ impl Task {
     }
 }
 
-/// What an agent says at the end of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Report {
-    /// Completed or failed.
-    pub outcome: Outcome,
-    /// Media type of the payload.
-    #[serde(default)]
-    pub content_type: Option<String>,
-    /// The result as text. What is too large for an envelope is put into the data directory and referred to.
-    #[serde(default)]
-    pub payload: Option<String>,
-    /// A result that is kept elsewhere.
-    #[serde(default)]
-    pub payload_ref: Option<PayloadRef>,
-    /// Carried through untouched.
-    #[serde(default)]
-    pub extensions: Vec<Extension>,
-}
-
-impl Report {
-    /// The work is done, with this result.
-    #[must_use]
-    pub fn completed(payload: impl Into<String>) -> Self {
-        let payload = Some(payload.into());
-        Self {
-            outcome: Outcome::Completed,
-            content_type: None,
-            payload,
-            payload_ref: None,
-            extensions: Vec::new(),
-        }
-    }
-
-    /// The work failed. The code must have the form of an id; a message over 1 KiB is cut.
-    #[must_use]
-    pub fn failed(class: FailureClass, code: &str, message: impl Into<String>) -> Self {
-        let (code, message) = (code.to_owned(), message.into());
-        Self {
-            outcome: Outcome::Failed {
-                class,
-                code,
-                message,
-            },
-            content_type: None,
-            payload: None,
-            payload_ref: None,
-            extensions: Vec::new(),
-        }
-    }
-
-    /// A new attempt may succeed.
-    #[must_use]
-    pub fn retryable(code: &str, message: impl Into<String>) -> Self {
-        Self::failed(FailureClass::Retryable, code, message)
-    }
-
-    /// No attempt can succeed.
-    #[must_use]
-    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self::failed(FailureClass::Permanent, code, message)
-    }
-
-    /// The envelope of this report, within the bounds that do not depend on what the agent had to say.
-    pub(crate) fn into_envelope(mut self, execute: &Envelope) -> Envelope {
-        if let Outcome::Failed { code, message, .. } = &mut self.outcome {
-            if check_id(code).is_err() {
-                tracing::warn!(
-                    "the failure code {code:?} is not in the form of an id; reported as `failed`"
-                );
-                "failed".clone_into(code);
-            }
-            cut_to_tail(message, limit::TEXT_BYTES_MAX);
-        }
-        Envelope {
-            outcome: Some(self.outcome),
-            content_type: self.content_type,
-            payload: self.payload,
-            payload_ref: self.payload_ref,
-            extensions: self.extensions,
-            ..reply(execute, Intent::Report)
-        }
-    }
-}
-
-impl From<String> for Report {
-    fn from(payload: String) -> Self {
-        Self::completed(payload)
-    }
-}
-
-impl From<&str> for Report {
-    fn from(payload: &str) -> Self {
-        Self::completed(payload)
-    }
-}
-
-/// An envelope back to who sent this one, under its priority.
-pub(crate) fn reply(execute: &Envelope, intent: Intent) -> Envelope {
-    Envelope {
-        coordination_id: execute.coordination_id.clone(),
-        step_id: execute.step_id.clone(),
-        parent_step_id: None,
-        attempt: execute.attempt,
-        source_session: execute.target_session.clone(),
-        target_session: execute.source_session.clone(),
-        intent,
-        priority: execute.priority,
-        delivery_mode: execute.delivery_mode,
-        deadline_ms: None,
-        created_at_ms: 0,
-        trace: execute.trace.clone(),
-        content_type: None,
-        payload: None,
-        payload_ref: None,
-        extensions: Vec::new(),
-        outcome: None,
-        reason: None,
-        question: None,
-        tokens: Vec::new(),
-    }
-}
-
-/// Keeps the last bytes of a text, from a character's beginning on.
-pub(crate) fn cut_to_tail(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        let from = text.ceil_char_boundary(text.len() - bytes_max);
-        text.drain(..from);
-    }
-}
-
 /// What an in-process agent is.
 pub(crate) type Function =
     dyn Fn(Task) -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync;
@@ -283,23 +151,14 @@ impl AgentTable {
         command: Vec<String>,
         folder: impl Into<PathBuf>,
     ) -> Result<Self> {
-        if command.first().is_none_or(String::is_empty) {
-            return Err(HostError::Glob {
-                glob: glob.to_owned(),
-                message: "its command is empty; name at least a program".into(),
-            });
-        }
+        session_glob::check_command(glob, &command)?;
         let folder = folder.into();
         self.push(glob, Agent::Command(CommandAgent { command, folder }))?;
         Ok(self)
     }
 
     fn push(&mut self, glob: &str, agent: Agent) -> Result<()> {
-        let compiled = Glob::new(glob).map_err(|e| HostError::Glob {
-            glob: glob.to_owned(),
-            message: e.kind().to_string(),
-        })?;
-        self.0.push((compiled.compile_matcher(), agent));
+        self.0.push((session_glob::matcher(glob)?, agent));
         Ok(())
     }
 
@@ -351,14 +210,5 @@ mod tests {
                 .command_agent("a", Vec::new(), ".")
                 .is_err()
         );
-    }
-
-    #[test]
-    fn text_keeps_its_tail_from_a_whole_character_on() {
-        let mut text = "aéé".to_owned();
-        cut_to_tail(&mut text, 3);
-        assert_eq!(text, "é");
-        cut_to_tail(&mut text, 2);
-        assert_eq!(text, "é");
     }
 }

@@ -1,15 +1,15 @@
 //! The agents file: lane widths, which command serves which sessions, and which people have which role.
 //!
-//! Only reads; unknown members are errors, because a misspelt one would silently change who does the work.
+//! Only reads; unknown members are errors, because a misspelt one would silently change who does the work. What it says becomes
+//! tables of agents and hooks in `tables`.
 
-use crate::agent::AgentTable;
 use crate::error::{HostError, Result};
-use crate::hook::{Hook, HookKind, HookTable, is_asked};
-pub use crate::lane::Lanes;
+use crate::hook::{check_command, check_handler, is_asked};
 pub use crate::people::{People, Person};
+use crate::session_glob;
 use qm2_core::id::check_session;
 use qm2_core::limit::SESSION_BYTES_MAX;
-use qm2_core::message::Role;
+use qm2_core::message::{HookKind, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -31,6 +31,28 @@ pub struct AgentsFile {
     pub hooks: Vec<HookEntry>,
     /// People who may answer questions, and their roles; each session once.
     pub people: Vec<Person>,
+}
+
+/// Widths of the lanes that QM2 uses: how many messages of each are out at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lanes {
+    /// Steps at work; also sets the domain's `maxInFlight`. From 1.
+    pub control: usize,
+    /// Reports to owners. From 1.
+    pub data: usize,
+    /// Questions to people. From 1.
+    pub escalation: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            control: 4,
+            data: 4,
+            escalation: 1,
+        }
+    }
 }
 
 /// A command and the sessions that it serves.
@@ -88,17 +110,31 @@ enum KindName {
 }
 
 impl HookEntry {
-    fn hook(&self, folder: &Path) -> Hook {
-        let name = self.name.clone().unwrap_or_else(|| {
+    /// The name that it goes by: its own, or its command.
+    pub(crate) fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| {
             let mut name = self.command.join(" ").replace(char::is_control, " ");
             name.truncate(name.floor_char_boundary(SESSION_BYTES_MAX));
             name
-        });
-        let hook = Hook::command(name, self.command.clone(), folder).priority(self.priority);
-        match self.timeout_ms {
-            Some(ms) => hook.time_limit(Duration::from_millis(ms)),
-            None => hook,
-        }
+        })
+    }
+
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.timeout_ms.map(Duration::from_millis)
+    }
+
+    fn check(&self) -> Result<()> {
+        let name = self.name();
+        check_command(&self.command)
+            .and_then(|()| check_handler(&name, self.time_limit()))
+            .map_err(|message| HostError::Hook { name, message })
+    }
+}
+
+impl AgentEntry {
+    fn check(&self) -> Result<()> {
+        session_glob::check_command(&self.session, &self.command)?;
+        session_glob::matcher(&self.session).map(drop)
     }
 }
 
@@ -147,8 +183,7 @@ impl AgentsFile {
             });
         }
         for (index, entry) in file.hooks.iter().enumerate() {
-            let tried = HookTable::new().hook(entry.kind, entry.hook(Path::new(".")));
-            if let Err(e) = tried {
+            if let Err(e) = entry.check() {
                 return Err(match line_of(text, "[[hooks]]", index) {
                     Some(line) => format!("line {line}: {e}"),
                     None => format!("hooks[{index}]: {e}"),
@@ -156,32 +191,10 @@ impl AgentsFile {
             }
         }
         // Globs are tried here, so that a wrong one is said with the file and not at the first step.
-        file.table(Path::new(".")).map_err(|e| e.to_string())?;
+        for entry in &file.agents {
+            entry.check().map_err(|e| e.to_string())?;
+        }
         Ok(file)
-    }
-
-    /// The table of its agents, for the folder that the file lies in.
-    ///
-    /// # Errors
-    /// [`HostError::Glob`] if an entry was made by hand and is wrong.
-    pub fn table(&self, folder: &Path) -> Result<AgentTable> {
-        self.agents
-            .iter()
-            .try_fold(AgentTable::new(), |table, entry| {
-                table.command_agent(&entry.session, entry.command.clone(), folder)
-            })
-    }
-
-    /// The handlers of its hooks, for the folder that the file lies in.
-    ///
-    /// # Errors
-    /// [`HostError::Hook`] if an entry was made by hand and is wrong.
-    pub fn hook_table(&self, folder: &Path) -> Result<HookTable> {
-        self.hooks
-            .iter()
-            .try_fold(HookTable::new(), |table, entry| {
-                table.hook(entry.kind, entry.hook(folder))
-            })
     }
 
     /// The `hookTimeoutMs` that a domain needs for its slowest handler that is asked; none where no handler has a limit.
@@ -255,11 +268,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((file.hooks[0].priority, file.hooks[1].priority), (-2, 0));
-        let names: Vec<String> = file
-            .hooks
-            .iter()
-            .map(|entry| entry.hook(Path::new(".")).name().to_owned())
-            .collect();
+        let names: Vec<String> = file.hooks.iter().map(HookEntry::name).collect();
         assert_eq!(names, ["sh hooks/check.sh", "page"]);
         // Who is told does not hold anybody up.
         assert_eq!(file.hook_timeout_ms(), None);
@@ -269,7 +278,7 @@ mod tests {
             "ä".repeat(300)
         );
         let file = AgentsFile::parse(&long).unwrap();
-        assert_eq!(file.hooks[0].hook(Path::new(".")).name(), "ä".repeat(128));
+        assert_eq!(file.hooks[0].name(), "ä".repeat(128));
     }
 
     #[test]

@@ -8,10 +8,10 @@ mod question;
 
 pub(crate) use self::question::Answers;
 use self::question::Question;
-use crate::agent::Report;
 use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
 use crate::lane::LaneSet;
 use crate::process::Context;
+use crate::report::Report;
 use crate::route::{Route, Routes};
 use crate::submit::{Finished, Input, Side, Submitter};
 use qm2_core::envelope::{Envelope, Intent};

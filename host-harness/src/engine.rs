@@ -164,7 +164,7 @@ impl Engine {
         let mut store = Store::new(&self.engine, HostState::new(limits, allowance));
         store.limiter(|state| &mut state.limits);
         // What it carries over is copied before anyone can count it, and many texts may lie in one place there.
-        store.set_hostcall_fuel(staged_bytes_max);
+        store.set_hostcall_fuel(self.sandbox.staged_bytes_max);
         let ticks = self.sandbox.call_deadline.as_millis() / TICK.as_millis() + 1;
         let deadline_ticks = u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
         // A component may run code of its own before the first call.

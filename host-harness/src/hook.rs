@@ -6,14 +6,17 @@
 //!
 //! Does not decide what a verdict does to a step (the component does), and does not know when to ask: `runner` does.
 
+mod bounds;
 mod chain;
 mod command;
+mod printed;
 mod runner;
 
+pub use self::bounds::TIME_LIMIT_MAX;
+pub(crate) use self::bounds::{check_command, check_handler, is_asked};
 pub(crate) use self::runner::Hooks;
 use crate::error::{HostError, Result};
 use qm2_core::config::Config;
-use qm2_core::limit;
 pub use qm2_core::message::{HookKind, HookVerdict};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -23,11 +26,6 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Longest time limit of a handler.
-pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(600);
-/// Bytes of the name of a handler.
-const NAME_BYTES_MAX: usize = limit::SESSION_BYTES_MAX;
 
 /// What a handler is asked about, or told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,29 +145,10 @@ impl Hook {
 
     /// Whether it can be a handler of this kind.
     fn check(&self, kind: HookKind) -> Result<(), String> {
-        if let Work::Command(command) = &self.work
-            && command.command.first().is_none_or(String::is_empty)
-        {
-            return Err("its command is empty; name at least a program".into());
+        if let Work::Command(command) = &self.work {
+            check_command(&command.command)?;
         }
-        let bytes = self.name.len();
-        if bytes == 0 || bytes > NAME_BYTES_MAX {
-            return Err(format!(
-                "its name has {bytes} bytes; 1..{NAME_BYTES_MAX} are allowed"
-            ));
-        }
-        if self.name.chars().any(char::is_control) {
-            return Err("its name has a control character".into());
-        }
-        if let Some(time_limit) = self.time_limit
-            && (time_limit < Duration::from_millis(1) || time_limit > TIME_LIMIT_MAX)
-        {
-            return Err(format!(
-                "its time limit is {} ms; 1 to {} are allowed",
-                time_limit.as_millis(),
-                TIME_LIMIT_MAX.as_millis()
-            ));
-        }
+        check_handler(&self.name, self.time_limit)?;
         match &self.work {
             Work::Asked(_) if !is_asked(kind) => {
                 let kind = kind.name();
@@ -198,11 +177,6 @@ impl fmt::Debug for Hook {
             .field("work", &work)
             .finish()
     }
-}
-
-/// Whether a kind wants an answer.
-pub(crate) fn is_asked(kind: HookKind) -> bool {
-    matches!(kind, HookKind::BeforeDispatch | HookKind::BeforeArbitrate)
 }
 
 /// Handlers, in the order in which they were added.
@@ -303,6 +277,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::bounds::NAME_BYTES_MAX;
     use super::*;
 
     fn hook(name: &str) -> Hook {

@@ -4,10 +4,9 @@
 //! session, width 1: an entry with a session waits for it without holding a slot of its lane. Nothing is kept over a
 //! restart; the durable queue is. Entries must not wait inside a lane for another entry of it.
 
+pub use crate::agents_file::Lanes;
 use qm2_core::envelope::Priority;
 use qm2_core::limit::AGEING_MS;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -22,28 +21,6 @@ const PRIORITIES: [Priority; 4] = [
     Priority::High,
     Priority::Critical,
 ];
-
-/// Widths of the lanes that QM2 uses: how many messages of each are out at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Lanes {
-    /// Steps at work; also sets the domain's `maxInFlight`. From 1.
-    pub control: usize,
-    /// Reports to owners. From 1.
-    pub data: usize,
-    /// Questions to people. From 1.
-    pub escalation: usize,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self {
-            control: 4,
-            data: 4,
-            escalation: 1,
-        }
-    }
-}
 
 /// What a lane runs; cheap to clone.
 #[derive(Clone)]

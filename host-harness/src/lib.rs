@@ -46,13 +46,16 @@ mod payload;
 pub mod people;
 mod process;
 mod replay;
+mod report;
 mod route;
+mod session_glob;
 mod snapshot;
 pub mod socket;
 pub mod sqlite;
 pub mod store;
 mod submit;
 mod survivor;
+mod tables;
 mod transaction;
 pub mod verify;
 

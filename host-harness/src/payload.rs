@@ -2,9 +2,9 @@
 //!
 //! Never removes anything: what a ledger refers to may be looked at for as long as the ledger is.
 
-use crate::agent::Report;
 use crate::error::{HostError, Result};
 use crate::paths;
+use crate::report::Report;
 use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::PayloadRef;
 use std::fs::{self, DirBuilder, File};
@@ -34,14 +34,7 @@ pub(crate) fn keep(data: &Path, content: &[u8]) -> Result<PayloadRef> {
 /// # Errors
 /// [`HostError::Io`].
 pub(crate) fn bound(data: &Path, report: &mut Report, bytes_max: u64) -> Result<()> {
-    if let Some(text) = &report.payload
-        && text.len() as u64 > bytes_max
-        && report.payload_ref.is_none()
-    {
-        report.payload_ref = Some(keep(data, text.as_bytes())?);
-        report.payload = None;
-    }
-    Ok(())
+    report.bound(bytes_max, |content| keep(data, content))
 }
 
 fn write(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {

@@ -3,9 +3,10 @@
 //! The command does nothing before [`Process::open_gate`]: a shell waits for one line on stdin first, and goes away without
 //! running the command if the host dies before it says so. Does not talk to the component.
 
-use crate::agent::{CommandAgent, Report, cut_to_tail};
+use crate::agent::CommandAgent;
 use crate::answer::{self, ANSWERS_VARIABLE};
 use crate::error::{HostError, Result};
+use crate::report::Report;
 use crate::store::Note;
 use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE, Of};
 use crate::{paths, payload};
@@ -14,7 +15,6 @@ use qm2_core::limit::TEXT_BYTES_MAX;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,9 +39,6 @@ const TOKENS_VARIABLE: &str = "QM2_TOKENS";
 const TOKENS_VARIABLE_BYTES_MAX: usize = 96 * 1024;
 /// Longest output of an agent that is taken.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Exit codes that say that no other attempt will do better: usage, data and permission errors, configuration, not
-/// executable, not found.
-const PERMANENT_CODES: [i32; 6] = [64, 65, 77, 78, 126, 127];
 
 /// What all processes of a domain share.
 #[derive(Clone, Debug)]
@@ -270,17 +267,7 @@ impl Process {
                 Err(e) => Report::retryable("payload-not-kept", e.to_string()),
             };
         }
-        let mut says = String::from_utf8_lossy(&stderr.bytes).trim_end().to_owned();
-        cut_to_tail(&mut says, TEXT_BYTES_MAX);
-        match (status.code(), status.signal()) {
-            (Some(code), _) if PERMANENT_CODES.contains(&code) => {
-                Report::permanent(&format!("exit-{code}"), says)
-            }
-            (Some(code), _) => Report::retryable(&format!("exit-{code}"), says),
-            (None, signal) => {
-                Report::retryable(&format!("signal-{}", signal.unwrap_or_default()), says)
-            }
-        }
+        Report::of_failure(status, &stderr.bytes)
     }
 }
 
@@ -293,43 +280,15 @@ fn completed(data: &std::path::Path, output: Output, bytes_max: u64) -> Result<R
         );
         return Ok(Report::permanent("output-too-large", says));
     }
-    let text = match String::from_utf8(output.bytes) {
-        Ok(text) => text,
-        Err(e) => {
-            // Not text: kept byte for byte.
-            let reference = payload::keep(data, e.as_bytes())?;
-            return Ok(Report {
-                payload: None,
-                payload_ref: Some(reference),
-                ..Report::completed("")
-            });
+    match String::from_utf8(output.bytes) {
+        Ok(text) => {
+            let mut report = Report::of_output(text);
+            payload::bound(data, &mut report, bytes_max)?;
+            Ok(report)
         }
-    };
-    let mut report = own_report(&text).unwrap_or_else(|| Report::completed(text));
-    payload::bound(data, &mut report, bytes_max)?;
-    Ok(report)
-}
-
-/// A JSON object with an `outcome` is a report; one that is wrong is said to be, and never taken for a result.
-fn own_report(text: &str) -> Option<Report> {
-    if !text.trim_start().starts_with('{') {
-        return None;
+        // Not text: kept byte for byte.
+        Err(e) => Ok(Report::kept(payload::keep(data, e.as_bytes())?)),
     }
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    value.as_object()?.get("outcome")?;
-    let refused = |says: String| {
-        Report::permanent(
-            "bad-report",
-            format!("the report that it printed is wrong: {says}"),
-        )
-    };
-    Some(match serde_json::from_value::<Report>(value) {
-        Ok(report) if matches!(report.outcome, qm2_core::envelope::Outcome::Progress { .. }) => {
-            refused("progress is not an end".into())
-        }
-        Ok(report) => report,
-        Err(e) => refused(e.to_string()),
-    })
 }
 
 /// The tokens of an envelope, where they fit in a variable.

@@ -8,6 +8,7 @@ use crate::decision::{Answer, Decision};
 use crate::draft::Draft;
 use crate::envelope::{DeliveryMode, Envelope};
 use crate::event::{Added, Name, Record};
+use crate::id::{check_id, check_session};
 use crate::limit::DEPTH_MAX;
 use crate::message::Caller;
 use crate::plan::{Join, Step as Def};
@@ -130,6 +131,32 @@ fn def_of(parent: &Step, envelope: &Envelope) -> Def {
         expected_output: None,
         parent_step_id: envelope.parent_step_id.clone(),
     }
+}
+
+/// Whether an envelope can have asked for this step under that parent.
+pub(crate) fn could_be(coordination: &Coordination, parent: &Step, def: &Def) -> bool {
+    let at_least_once = def.delivery_mode == DeliveryMode::AtLeastOnce;
+    let as_added = Def {
+        depends_on: Vec::new(),
+        join: Join::default(),
+        claims: Vec::new(),
+        owns: Vec::new(),
+        priority: def.priority.min(parent.def.priority),
+        timeout_ms: parent.def.timeout_ms,
+        ack_timeout_ms: None,
+        max_attempts: None,
+        idempotent: parent.def.idempotent && at_least_once,
+        required: false,
+        cleanup: parent.def.cleanup,
+        risk: parent.def.risk,
+        expected_output: None,
+        ..def.clone()
+    };
+    as_added == *def
+        && check_id(&def.step_id).is_ok()
+        && check_session(&def.target_session).is_ok()
+        && def.payload.is_some() != def.payload_ref.is_some()
+        && coordination.depth + parent.depth < DEPTH_MAX
 }
 
 /// Which bound one more step would pass.

@@ -285,9 +285,18 @@ pub(crate) fn read_opt<T: Read>(input: &mut Input<'_>, name: &str) -> Option<T> 
     input.next(name).then(|| T::read(input))
 }
 
-/// Takes a member that is left out while it has its default.
-pub(crate) fn read_set<T: Read + Default>(input: &mut Input<'_>, name: &str) -> T {
-    read_opt(input, name).unwrap_or_default()
+/// Takes a member that is left out while it has its default; there with its default it would be a second text for one value.
+pub(crate) fn read_set<T: Read + Default + Absent>(input: &mut Input<'_>, name: &str) -> T {
+    let read = read_opt(input, name);
+    set_or_default(input, read)
+}
+
+/// What a member that is left out while it has its default was read as.
+pub(crate) fn set_or_default<T: Default + Absent>(input: &mut Input<'_>, read: Option<T>) -> T {
+    if read.as_ref().is_some_and(Absent::is_absent) {
+        input.fail("no member that has its default");
+    }
+    read.unwrap_or_default()
 }
 
 /// Begins a member of an object that was opened.
@@ -632,6 +641,32 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         assert_eq!(parse::<String>(&json).unwrap(), text);
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Set {
+        yes: bool,
+        list: Vec<u32>,
+    }
+
+    object!(Set { "yes": set yes, "list": set list, });
+
+    #[test]
+    fn a_member_that_has_its_default_is_not_written_and_not_read() {
+        let set = |yes, list: &[u32]| Set {
+            yes,
+            list: list.to_vec(),
+        };
+        for (value, text) in [
+            (set(false, &[]), "{}"),
+            (set(true, &[0]), r#"{"yes":true,"list":[0]}"#),
+        ] {
+            assert_eq!(canonical(&value), text);
+            assert_eq!(parse::<Set>(text), Ok(value));
+        }
+        for wrong in [r#"{"yes":false}"#, r#"{"list":[]}"#] {
+            assert!(parse::<Set>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -782,7 +782,8 @@ impl Record {
         let step_id = read_if(&mut input, &mut first, "stepId");
         let attempt = read_if(&mut input, &mut first, "attempt");
         let cause = read_if(&mut input, &mut first, "cause");
-        let trace = read_if(&mut input, &mut first, "trace").unwrap_or_default();
+        let trace = read_if(&mut input, &mut first, "trace");
+        let trace = codec::set_or_default(&mut input, trace);
         input.required(&mut first, "data");
         if let Some(malformed) = input.failed() {
             return Err(malformed.into());

@@ -3,16 +3,22 @@
 //! A ledger whose chain holds but that says something impossible was written by other rules, or by somebody who could
 //! compute hashes. Either way this component must not follow it.
 
+use crate::added;
 use crate::apply::ANSWER;
 use crate::arbitration::{OutcomeKind, Stage};
 use crate::claim::Token;
+use crate::codec::canonical;
+use crate::config::Config;
 use crate::contest;
 use crate::digest::sha256_hex;
-use crate::event::{Detected, EscalationKind, Event, RULES, Record, Resolved, SkipReason, Which};
+use crate::event::{
+    Created, Detected, EscalationKind, Event, RULES, Record, Resolved, SkipReason, Which,
+};
 use crate::hook;
 use crate::id::{attempt_key, split_attempt_key, split_number, split_report_key};
 use crate::limit::{FREE_RETRIES_MAX, KEPT_INPUTS_AN_ATTEMPT_MAX};
 use crate::message::{HookKind, HumanVerdict};
+use crate::plan::Plan;
 use crate::receipt::LedgerFaultKind;
 use crate::settle::decide_terminal;
 use crate::state::{Coordination, State, Step, StepHook, StepState};
@@ -53,20 +59,29 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
         format!("{type_name} is out of place at the head of the ledger")
     })?;
     match &record.event {
-        Event::Genesis(data) => return known_rules(data.rules),
+        Event::Genesis(data) => {
+            known_rules(data.rules)?;
+            let same = data.domain == data.config.domain
+                && data.prev_domain_head == data.config.prev_domain_head;
+            need(same, || "begins another domain than it configures".into())?;
+            return check_config(&data.config, &data.config_digest);
+        }
         Event::Configured(data) => {
-            let same = state
-                .config()
-                .is_some_and(|config| config.domain == data.config.domain);
-            return need(same, || "configures another domain".into());
+            let same = state.config().is_some_and(|config| {
+                config.domain == data.config.domain
+                    && config.prev_domain_head == data.config.prev_domain_head
+            });
+            need(same, || "configures another domain".into())?;
+            return check_config(&data.config, &data.config_digest);
         }
         Event::Created(data) => {
             known_rules(data.rules)?;
             let id = data.plan.coordination_id.as_str();
             let new = !state.live.contains(id) && !state.closed.contains(id);
-            return need(new && record.coordination_id.as_deref() == Some(id), || {
+            need(new && record.coordination_id.as_deref() == Some(id), || {
                 format!("{id} exists already")
-            });
+            })?;
+            return check_plan(state, data);
         }
         Event::MessageAcknowledged(data) => {
             let known = split_report_key(&data.key).and_then(|seq| state.index.reports.get(&seq));
@@ -83,6 +98,31 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
         ));
     };
     check_live(state, coordination, record)
+}
+
+/// A configuration is one that `configure` takes.
+fn check_config(config: &Config, digest: &str) -> Result<(), Objection> {
+    let text = canonical(config);
+    let parsed = Config::parse(&text).ok().map(|parsed| canonical(&parsed));
+    check_text(&text, parsed, digest)
+}
+
+/// A plan is one that `submit-plan` takes: what follows from it relies on its ids, its graph and its bounds.
+fn check_plan(state: &State, data: &Created) -> Result<(), Objection> {
+    let text = canonical(&data.plan);
+    let parsed = state
+        .config()
+        .and_then(|config| Plan::parse(&text, config).ok());
+    let parsed = parsed.map(|parsed| canonical(&parsed));
+    check_text(&text, parsed, &data.plan_digest)
+}
+
+/// What the rules read out of a text is that text, and it has this digest.
+fn check_text(text: &str, parsed: Option<String>, digest: &str) -> Result<(), Objection> {
+    let sound = parsed.as_deref() == Some(text) && sha256_hex(&[text.as_bytes()]) == *digest;
+    need(sound, || {
+        "holds what no call can have brought in, or has another digest".into()
+    })
 }
 
 fn check_live(
@@ -125,7 +165,13 @@ fn check_live(
             need(
                 runs && record.step_id.as_deref() == Some(&data.step.step_id),
                 || format!("adds {} under a step that does not run", data.step.step_id),
-            )
+            )?;
+            let sound = parent.is_some_and(|parent| {
+                added::could_be(coordination, &coordination.steps[parent], &data.step)
+            });
+            need(sound, || {
+                format!("adds {} as a step that cannot be", data.step.step_id)
+            })
         }
         (Event::Undelivered(data), None) => check_report(coordination, &data.key, data.deliveries),
         (Event::Redelivered(data), None) => {

@@ -129,6 +129,8 @@ fn named(id: &str) -> Option<&str> {
 pub(crate) struct Restore {
     state: State,
     begun: bool,
+    /// Whether the last entry was a closed coordination, and its id.
+    last: Option<(bool, Name)>,
 }
 
 impl Restore {
@@ -165,14 +167,32 @@ impl Restore {
         }
         for live in piece.live {
             live.check_indexes().map_err(CallError::Bound)?;
+            self.follow(false, &live.id)?;
             self.state.insert(live);
         }
         for (id, closed) in piece.closed {
+            self.follow(true, &id)?;
             for (seq, _) in &closed.undelivered {
                 self.state.index.reports.insert(*seq, id.clone());
             }
             self.state.closed.insert(id, closed);
         }
+        Ok(())
+    }
+
+    /// Entries come in the order in which a snapshot has them, each once; an empty id is none, and a cursor could not name it.
+    fn follow(&mut self, closed: bool, id: &Name) -> Result<(), CallError> {
+        let after = match &self.last {
+            Some((last_closed, last)) if *last_closed == closed => last < id,
+            Some((last_closed, _)) => closed && !last_closed,
+            None => true,
+        };
+        if !after || id.is_empty() || self.state.live.contains(id) {
+            return Err(CallError::Bound(
+                "a coordination is not in its place".into(),
+            ));
+        }
+        self.last = Some((closed, id.clone()));
         Ok(())
     }
 

@@ -3,10 +3,11 @@
 //! Does not decide whether it may start; the parent module does, and the component by its answer to the ack.
 
 use super::{Answers, Attempt, Delivery};
-use crate::agent::{Agent, CommandAgent, Function, Report, Task, reply};
+use crate::agent::{Agent, CommandAgent, Function, Task};
 use crate::error::HostError;
 use crate::payload;
 use crate::process::{Ended, Process};
+use crate::report::{Report, reply};
 use crate::submit::{Finished, Side};
 use qm2_core::envelope::{Envelope, FailureClass, Intent};
 use qm2_core::id::attempt_key;
@@ -198,7 +199,7 @@ impl Delivery {
         };
         // What the agent said cannot be said: that is how it failed, rather than that nobody ever hears of it.
         let says = format!("its report was refused: {refusal}");
-        let envelope = Report::permanent("bad-report", says).into_envelope(execute);
+        let envelope = Report::bad(says).into_envelope(execute);
         self.submit_report(execute, envelope, side).await;
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Does not talk to the component.
 
+use super::printed::cut;
 use super::{Hook, Subject, Work, command};
 use crate::process::Context;
-use qm2_core::limit::TEXT_BYTES_MAX;
 use qm2_core::message::HookVerdict;
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
@@ -127,14 +127,5 @@ struct Abandoned(JoinHandle<Result<HookVerdict, String>>);
 impl Drop for Abandoned {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// The ledger takes 1 KiB.
-fn cut(reason: &mut String) {
-    if reason.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev();
-        let end = end.into_iter().find(|&at| reason.is_char_boundary(at));
-        reason.truncate(end.unwrap_or(0));
     }
 }

@@ -2,23 +2,20 @@
 //!
 //! Ends the command with everything that it started when its time is over. Does not know other handlers.
 
+use super::printed::{OUTPUT_BYTES_MAX, verdict};
 use super::{Subject, is_asked};
 use crate::process::{Context, Reader};
 use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE, Of};
 use qm2_core::limit::TEXT_BYTES_MAX;
 use qm2_core::message::HookVerdict;
 use rustix::process::Signal;
-use serde::Deserialize;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-/// Longest output of a handler that is taken.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Tells apart the runs of this process, so that one can be ended without the others.
 static RUNS: AtomicU64 = AtomicU64::new(1);
 
@@ -27,23 +24,6 @@ static RUNS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct Command {
     pub(super) command: Vec<String>,
     pub(super) folder: PathBuf,
-}
-
-/// What a command prints.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Printed {
-    verdict: Word,
-    #[serde(default)]
-    reason: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Word {
-    NoOpinion,
-    Deny,
-    Review,
 }
 
 /// Runs a command; none if it took longer than it may.
@@ -104,7 +84,7 @@ pub(super) async fn run(
         let (stdout, stderr) = tokio::join!(stdout.finish(), stderr.finish());
         match status {
             Ok(status) => verdict(
-                subject,
+                is_asked(subject.kind),
                 status,
                 &stdout.bytes,
                 stdout.too_large,
@@ -137,100 +117,11 @@ pub(super) async fn run(
     }
 }
 
-/// What the end of a command means.
-fn verdict(
-    subject: &Subject,
-    status: ExitStatus,
-    stdout: &[u8],
-    too_large: bool,
-    stderr: &[u8],
-) -> Result<HookVerdict, String> {
-    if !status.success() {
-        let says = String::from_utf8_lossy(stderr);
-        let says = says.lines().map(str::trim).rfind(|line| !line.is_empty());
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (None, signal) => format!("signal {}", signal.unwrap_or_default()),
-        };
-        return Err(match says {
-            Some(says) => format!("{says} ({how})"),
-            None => how,
-        });
-    }
-    if !is_asked(subject.kind) {
-        return Ok(HookVerdict::NoOpinion);
-    }
-    if too_large {
-        return Err(format!("printed more than {OUTPUT_BYTES_MAX} bytes"));
-    }
-    let text = String::from_utf8_lossy(stdout);
-    if text.trim().is_empty() {
-        return Ok(HookVerdict::NoOpinion);
-    }
-    match serde_json::from_str(&text) {
-        Ok(Printed { verdict, reason }) => Ok(match verdict {
-            Word::NoOpinion => HookVerdict::NoOpinion,
-            Word::Deny => HookVerdict::Deny(reason),
-            Word::Review => HookVerdict::Review,
-        }),
-        Err(e) => Err(format!(
-            "printed something else than a verdict such as {{\"verdict\": \"no_opinion\"}}: {e}"
-        )),
-    }
-}
-
 /// A process group that goes with whoever waits for it: also what a handler left behind, and when the domain closes.
 struct Group(u32);
 
 impl Drop for Group {
     fn drop(&mut self) {
         survivor::signal_group(self.0, Signal::KILL);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use qm2_core::message::HookKind;
-
-    #[test]
-    fn end_and_output_of_a_command_are_its_verdict() {
-        let asked = |code: i32, stdout: &str, stderr: &str| {
-            let subject = Subject {
-                kind: HookKind::BeforeDispatch,
-                hook_id: None,
-                json: "{}".into(),
-            };
-            // The code is in the second byte of what the system says.
-            let status = ExitStatus::from_raw(code << 8);
-            verdict(
-                &subject,
-                status,
-                stdout.as_bytes(),
-                false,
-                stderr.as_bytes(),
-            )
-        };
-        assert_eq!(asked(0, " \n", "x"), Ok(HookVerdict::NoOpinion));
-        assert_eq!(
-            asked(0, "{\"verdict\":\"review\"}\n", ""),
-            Ok(HookVerdict::Review)
-        );
-        let deny = r#"{"verdict": "deny", "reason": "not today"}"#;
-        assert_eq!(
-            asked(0, deny, ""),
-            Ok(HookVerdict::Deny("not today".into()))
-        );
-        assert_eq!(asked(3, deny, "a\nb \n\n"), Err("b (exit code 3)".into()));
-        assert_eq!(asked(9, "", ""), Err("exit code 9".into()));
-        for wrong in [
-            "yes",
-            "{}",
-            r#"{"verdict":"allow"}"#,
-            r#"{"verdict":"deny","x":1}"#,
-        ] {
-            let says = asked(0, wrong, "").unwrap_err();
-            assert!(says.contains("something else"), "{says}");
-        }
     }
 }

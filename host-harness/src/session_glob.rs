@@ -1,0 +1,32 @@
+//! Globs over session names, and that there is a command for what they match.
+//!
+//! Does not know who serves what; `agent` does.
+
+use crate::error::{HostError, Result};
+use globset::{Glob, GlobMatcher};
+
+/// Compiles a glob. `*` matches any characters.
+///
+/// # Errors
+/// [`HostError::Glob`].
+pub(crate) fn matcher(glob: &str) -> Result<GlobMatcher> {
+    let compiled = Glob::new(glob).map_err(|e| HostError::Glob {
+        glob: glob.to_owned(),
+        message: e.kind().to_string(),
+    })?;
+    Ok(compiled.compile_matcher())
+}
+
+/// Whether there is a program to run for the sessions that a glob matches.
+///
+/// # Errors
+/// [`HostError::Glob`].
+pub(crate) fn check_command(glob: &str, command: &[String]) -> Result<()> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(HostError::Glob {
+            glob: glob.to_owned(),
+            message: "its command is empty; name at least a program".into(),
+        });
+    }
+    Ok(())
+}
