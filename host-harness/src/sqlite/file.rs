@@ -3,6 +3,7 @@
 //! Does not know what the tables are for.
 
 use crate::error::{HostError, Result};
+use crate::paths;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -63,7 +64,26 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
+    make_durable(path, &connection)?;
     Ok(connection)
+}
+
+/// Makes what can be read here durable, before anybody is told of it. A process that was killed may have left a commit in the
+/// log that it had not synced; and after a sync that failed the log may say what the disk does not, and the next sync of it
+/// succeeds all the same. So the log is not believed: what is in it is written into the database, which is synced. SQLite
+/// looks over a failed sync of the folder, so the name of a new log is made durable here, too.
+fn make_durable(path: &Path, connection: &Connection) -> Result<()> {
+    let sql = "PRAGMA wal_checkpoint(FULL)";
+    let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
+    if is_busy.map_err(|e| data_error(path, &e))? {
+        let message =
+            "another program has been reading an old state of it for seconds; end that program"
+                .into();
+        let path = path.to_path_buf();
+        return Err(HostError::Data { path, message });
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    paths::sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))
 }
 
 /// Opens the database for reading, also while another process writes it.
