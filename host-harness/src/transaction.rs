@@ -50,6 +50,8 @@ pub(crate) struct Writer {
     head_seq: u64,
     snapshot_seq: u64,
     group: Group,
+    /// Why the last commit that failed did.
+    failure: String,
 }
 
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Writer {
             head_seq: 0,
             snapshot_seq: 0,
             group: Group::default(),
+            failure: String::new(),
         };
         writer.replay()?;
         Ok(writer)
@@ -93,6 +96,11 @@ impl Writer {
     /// Number of the last record that is durable.
     pub(crate) fn head_seq(&self) -> u64 {
         self.head_seq
+    }
+
+    /// What the store said of the last commit that failed.
+    pub(crate) fn failure(&self) -> &str {
+        &self.failure
     }
 
     /// Number of the last record that the last replay took from a snapshot.
@@ -194,6 +202,7 @@ impl Writer {
             self.group.finished = std::mem::take(&mut group.finished);
         } else if let Err(e) = self.store.commit(&group.make_transaction()) {
             tracing::error!("{e}; the store is opened anew");
+            self.failure = e.to_string();
             for (reply, _) in group.answers {
                 let _ = reply.send(Err(HostError::Retry));
             }

@@ -148,21 +148,32 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<()> {
 
 /// What opening says, with what to do about it.
 fn data_error(path: &Path, error: &rusqlite::Error) -> HostError {
+    let message = advice(error);
+    let path = path.to_path_buf();
+    HostError::Data { path, message }
+}
+
+/// What to do about an error of SQLite, and what it said.
+pub(super) fn advice(error: &rusqlite::Error) -> String {
     let what_to_do = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "it is not a qm2 ledger; name another data directory",
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "it cannot be opened; check that you may read and write it and its directory"
         }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; restore it from a copy",
+        // Also where the disk could not read a page.
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "it is damaged, or the disk cannot read it; try again, and if it stays so restore it from a copy"
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds it locked; end that program"
         }
-        Some(ErrorCode::DiskFull) => "the disk is full",
+        Some(ErrorCode::DiskFull) => "the disk is full; make room on it and try again",
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk is full or broken; make room on it, see what the system says of it, and try again"
+        }
         _ => "it cannot be used",
     };
-    let message = format!("{what_to_do} ({error})");
-    let path = path.to_path_buf();
-    HostError::Data { path, message }
+    format!("{what_to_do} ({error})")
 }
 
 /// A path as SQLite's URI; every byte that means something there is escaped.
