@@ -12,6 +12,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Wait before content that could not be kept is written again.
+pub(crate) const KEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// Puts content into the data directory, durably, and gives the reference to it.
 ///
