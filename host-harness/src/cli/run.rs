@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
@@ -28,6 +28,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a live display is drawn.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// How long the data directory may be somebody else's: who answers a question while nobody runs it owns it for a moment.
+const LOCKED_FOR: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -99,12 +102,19 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut interrupts = interrupts()?;
-        let builder = builder(
-            directory,
-            &plan.coordination_id,
-            Some((&agents, &agents_path)),
-        )?;
-        let domain = builder.open().await?;
+        let open = || {
+            let agents = Some((&agents, &*agents_path));
+            builder(directory, &plan.coordination_id, agents).map(DomainBuilder::open)
+        };
+        let until = Instant::now() + LOCKED_FOR;
+        let domain = loop {
+            match open()?.await {
+                Err(HostError::Locked { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(FRAME).await;
+                }
+                opened => break opened?,
+            }
+        };
         if let Err(failure) =
             data::remember_agents(&domain, &plan.coordination_id, &agents_path).await
         {
