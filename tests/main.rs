@@ -7,6 +7,7 @@ mod cli;
 mod component;
 mod contested;
 mod escalations;
+mod fire;
 mod guard;
 mod hooks;
 mod host;

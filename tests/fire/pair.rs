@@ -1,0 +1,1 @@
+//! Two processes in one data directory.
