@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | `QM2_KILLS` | kills of the running program (`kill`, and half of them in `tests/kill.rs`) | 100 |
 //! | `QM2_CUTS` | power cuts (`power`) | 200 |
+//! | `QM2_RESUMED_OF` | after one power cut of so many the plans are also brought to their end | 1 |
+//! | `QM2_FAULT_STRIDE` | of the operations of a run one of so many fails (`fault`) | 8 |
 //! | `QM2_FIRE_SEED` | the first seed; a failing round prints its own | 1 |
 //! | `QM2_FIRE_WORKERS` | rounds side by side; they mostly sleep | 6 |
 //!
@@ -70,6 +72,10 @@ pub fn side_by_side(rounds: u64, work: impl Fn(u64) + Sync) {
             }
             if catch_unwind(AssertUnwindSafe(|| work(round))).is_err() {
                 failed.fetch_add(1, Ordering::Relaxed);
+            }
+            // A long one shows that it goes on.
+            if (round + 1) % 50 == 0 {
+                println!("round {} of {rounds}, {failed:?} failed", round + 1);
             }
         }
     };

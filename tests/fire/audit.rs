@@ -79,7 +79,7 @@ pub fn of_trace(entries: &[Entry]) -> Vec<Acknowledged> {
 fn of_line(by: &str, stream: u64, line: &str) -> Option<Acknowledged> {
     let run = [LOAD, BESIDE]
         .into_iter()
-        .find(|plan| by.contains(&format!(" run ")) && by.contains(&format!("{plan}.json")));
+        .find(|plan| by.contains(" run ") && by.contains(&format!("{plan}.json")));
     match (run, stream) {
         (Some(_), 1) => {
             let result: Value = serde_json::from_str(line).ok()?;

@@ -6,7 +6,7 @@
 //! on stderr, and it goes on as soon as the disk does.
 //!
 //! The faults come from the layer of `disk.c`, into the real system calls of the real program. `QM2_FAULT_STRIDE` says how many
-//! operations lie between two that are tried (6 without it; 1 tries each one).
+//! operations lie between two that are tried (8 without it; 1 tries each one).
 
 use super::audit;
 use super::site::{LOAD, Site};
@@ -37,7 +37,7 @@ const OPERATIONS_MAX: u64 = 400;
 
 #[test]
 fn disk_that_fails_once_ends_no_step_and_loses_nothing() {
-    let stride = figure("QM2_FAULT_STRIDE", 6);
+    let stride = figure("QM2_FAULT_STRIDE", 8);
     let (tried, went_on, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     // Past the last operation of a kind there is nothing to try.
     let over: [AtomicU64; FAULTS.len()] = Default::default();

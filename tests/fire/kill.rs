@@ -24,7 +24,7 @@ const CALLS: [(&str, u64); 5] = [("w", 160), ("s", 45), ("o", 50), ("n", 25), ("
 /// Kills of a round.
 const OF_ROUND: u64 = 2;
 /// One kill more for so many of the others is in a ledger that is due for a snapshot.
-const SNAPSHOT_OF: u64 = 25;
+const SNAPSHOT_OF: u64 = 50;
 /// The program makes a snapshot after as many records.
 const SNAPSHOT_EVERY: u64 = 50_000;
 

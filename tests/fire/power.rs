@@ -32,6 +32,8 @@ struct Totals {
     /// Cuts after which something had been acknowledged, and how much all in all.
     told: AtomicU64,
     acknowledged: AtomicU64,
+    /// Cuts after which the plans were brought to their end.
+    resumed: AtomicU64,
     /// Attempts that were in flight.
     lost: AtomicU64,
     /// Cuts after which a disk that only says that it syncs had lost something.
@@ -61,10 +63,12 @@ fn power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     });
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "{cuts} power cuts: {} acknowledgements before {} of them, none lost; {} attempts lost in flight and taken up again; \
+        "{cuts} power cuts: {} acknowledgements before {} of them, none lost; taken up again after {} of them, with \
+         {} attempts that were lost in flight; \
          a disk that only says that it syncs lost some in {} of them",
         of(&totals.acknowledged),
         of(&totals.told),
+        of(&totals.resumed),
         of(&totals.lost),
         of(&totals.lied),
     );
@@ -182,6 +186,10 @@ fn cut(
         let verified = site.directory.run(&["ledger", "verify"]);
         assert_eq!(verified.code, 0, "{says}: {verified:?}");
     }
+    if draw.below(figure("QM2_RESUMED_OF", 1)) != 0 {
+        return None;
+    }
+    totals.resumed.fetch_add(1, Ordering::Relaxed);
     let (disk, journal) = (Disk::new(&site.look()), site.journal());
     let layer = |site: &Site, command: Command| match is_traced {
         true => site.traced(command),
