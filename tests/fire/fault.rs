@@ -9,7 +9,7 @@
 //! operations lie between two that are tried (8 without it; 1 tries each one).
 
 use super::audit;
-use super::site::{LOAD, Site};
+use super::site::{Busy, LOAD, Site};
 use super::{figure, side_by_side};
 use crate::program::{Output, until};
 use qm2_host::store::Store;
@@ -169,9 +169,10 @@ fn full_or_broken_disk_stops_no_run_for_good_and_loses_nothing() {
 
 #[test]
 fn read_only_directory_is_read_and_nothing_else() {
+    let busy = Busy::default();
     // EROFS, EACCES.
     for error in [30, 13] {
-        let site = Site::busy();
+        let site = busy.site();
         let before = site.look().files;
         let read_only = |command| {
             let mut command = site.watched(command);

@@ -5,14 +5,13 @@
 //! Of `QM2_KILLS` kills these are one half; the other half is in `tests/kill.rs`, with a plan that only starts commands.
 
 use super::audit;
-use super::site::{HOLD, LOAD, Site};
+use super::site::{Busy, HOLD, LOAD, Site};
 use super::{Draw, KILL, figure, side_by_side};
 use crate::program::until;
 use crate::support::{engine, plan, step};
 use qm2_core::config::Config;
 use qm2_host::Domain;
 use qm2_host::agent::Report;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,11 +32,12 @@ fn run_killed_under_load_is_taken_up_again_and_loses_and_repeats_nothing() {
     let kills = figure("QM2_KILLS", 100) / 2;
     let counts: [AtomicU64; 3] = Default::default();
     let [done, acknowledged, lost] = &counts;
+    let busy = Busy::default();
     side_by_side(kills.div_ceil(OF_ROUND), |round| {
         let mut draw = Draw::new(round);
         let site = match round % 2 {
             0 => Site::new(),
-            _ => Site::busy(),
+            _ => busy.site(),
         };
         let mut says = format!("round {round}");
         let mut before = site.directory.records();
@@ -93,10 +93,11 @@ fn run_killed_under_load_is_taken_up_again_and_loses_and_repeats_nothing() {
 #[test]
 fn run_killed_while_it_makes_a_snapshot_goes_on_from_whatever_is_there() {
     let kills = figure("QM2_KILLS", 100) / SNAPSHOT_OF;
+    let large = large();
     let (already, not_yet) = (AtomicU64::new(0), AtomicU64::new(0));
     side_by_side(kills, |round| {
         let mut draw = Draw::new(round);
-        let site = Site::after(large());
+        let site = Site::after(&large);
         let snapshots = || -> i64 {
             let sql = site.directory.sql();
             let count = "SELECT count(*) FROM snapshot";
@@ -135,31 +136,28 @@ fn run_killed_while_it_makes_a_snapshot_goes_on_from_whatever_is_there() {
 }
 
 /// A ledger that is long enough for a snapshot and has none.
-fn large() -> &'static Site {
-    static LARGE: OnceLock<Site> = OnceLock::new();
-    LARGE.get_or_init(|| {
-        let site = Site::new();
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let mut config = Config::new("local");
-            config.phase1.enabled = true;
-            let builder = Domain::builder(site.directory.data()).config(config);
-            let builder = builder.engine(engine().clone()).snapshot_every(0);
-            let builder = builder.agent("agent:*", async |_| Report::permanent("no", "no"));
-            let domain = builder.open().await.expect("the domain opens");
-            for number in 0.. {
-                // All but the first are skipped at once.
-                let first = step("first");
-                let others = (0..9_990).map(|at| step(&format!("s{at}")).after("first"));
-                let plan = plan(std::iter::once(first).chain(others));
-                let plan = plan.set("coordinationId", format!("large-{number}")).text();
-                let ended = domain.run(&plan).await.expect("the plan runs");
-                if ended.head.seq > SNAPSHOT_EVERY {
-                    break;
-                }
+fn large() -> Site {
+    let site = Site::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut config = Config::new("local");
+        config.phase1.enabled = true;
+        let builder = Domain::builder(site.directory.data()).config(config);
+        let builder = builder.engine(engine().clone()).snapshot_every(0);
+        let builder = builder.agent("agent:*", async |_| Report::permanent("no", "no"));
+        let domain = builder.open().await.expect("the domain opens");
+        for number in 0.. {
+            // All but the first are skipped at once.
+            let first = step("first");
+            let others = (0..9_990).map(|at| step(&format!("s{at}")).after("first"));
+            let plan = plan(std::iter::once(first).chain(others));
+            let plan = plan.set("coordinationId", format!("large-{number}")).text();
+            let ended = domain.run(&plan).await.expect("the plan runs");
+            if ended.head.seq > SNAPSHOT_EVERY {
+                break;
             }
-            domain.close().await;
-        });
-        site
-    })
+        }
+        domain.close().await;
+    });
+    site
 }

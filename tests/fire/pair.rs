@@ -2,7 +2,7 @@
 //! nothing is started twice, also when the owner is killed in the middle.
 
 use super::audit;
-use super::site::{BESIDE, HOLD, LOAD, Site};
+use super::site::{BESIDE, Busy, HOLD, LOAD, Site};
 use super::{Draw, side_by_side};
 use crate::program::{Output, until};
 use std::os::unix::net::UnixListener;
@@ -43,11 +43,12 @@ fn had_its_turn(output: &Output, says: &str) -> bool {
 #[test]
 fn runs_that_start_at_once_take_turns_and_start_nothing_twice() {
     let (turns, refused, reads) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let busy = Busy::default();
     side_by_side(ROUNDS, |round| {
         let says = format!("round {round}");
         let site = match round % 2 {
             0 => Site::new(),
-            _ => Site::busy(),
+            _ => busy.site(),
         };
         let before = site.directory.records();
         // The same plan, and another.
@@ -179,9 +180,10 @@ fn second_run_is_refused_by_name_and_other_commands_work_meanwhile() {
 
 #[test]
 fn lock_and_socket_of_an_owner_that_is_gone_are_in_nobodys_way() {
+    let busy = Busy::default();
     // The process id of somebody else, of nobody, and no process id.
     for owner in ["1\n", "4194304\n", "", "not a number, and longer than one"] {
-        let site = Site::busy();
+        let site = busy.site();
         let data = site.directory.data();
         let before = site.directory.records();
         std::fs::write(data.join("lock"), owner).expect("the lock is written");

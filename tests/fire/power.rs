@@ -7,7 +7,7 @@
 
 use super::audit::{self, Acknowledged};
 use super::disk::{Disk, Entry, Loss};
-use super::site::{LOAD, Site};
+use super::site::{Busy, LOAD, Site};
 use super::{Draw, figure, side_by_side};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,10 +43,10 @@ struct Totals {
 #[test]
 fn power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     let cuts = figure("QM2_CUTS", 200);
-    let totals = Totals::default();
+    let (totals, busy) = (Totals::default(), Busy::default());
     side_by_side(cuts.div_ceil(MOMENTS), |round| {
         let mut draw = Draw::new(round);
-        let (history, says) = history(round, &mut draw);
+        let (history, says) = history(round, &busy, &mut draw);
         for moment in 0..MOMENTS {
             if totals.cuts.fetch_add(1, Ordering::Relaxed) >= cuts {
                 return;
@@ -86,10 +86,10 @@ fn power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
 }
 
 /// Runs the load on a watched disk.
-fn history(round: u64, draw: &mut Draw) -> (History, String) {
+fn history(round: u64, busy: &Busy, draw: &mut Draw) -> (History, String) {
     let site = match round % 2 {
         0 => Site::new(),
-        _ => Site::busy(),
+        _ => busy.site(),
     };
     let mut says = format!("round {round}");
     let (disk, journal) = (Disk::new(&site.look()), site.journal());

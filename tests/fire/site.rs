@@ -37,21 +37,6 @@ impl Site {
         }
     }
 
-    /// One in which another plan was under way when its host was killed.
-    pub fn busy() -> Self {
-        static TEMPLATE: OnceLock<Site> = OnceLock::new();
-        let template = TEMPLATE.get_or_init(|| {
-            let site = Self::new();
-            let mut run = site.start(&mut site.run_of(BESIDE));
-            crate::program::until("steps are under way", || {
-                site.journal().lines().count() >= 2
-            });
-            site.kill(&mut run);
-            site
-        });
-        Self::after(template)
-    }
-
     /// One that goes on where another has come to, which nobody runs.
     pub fn after(template: &Self) -> Self {
         let site = Self::new();
@@ -180,6 +165,26 @@ impl Site {
             }
             left.is_empty()
         });
+    }
+}
+
+/// Data directories in which another plan was under way when its host was killed. The first is made, the others are copies of
+/// it; it goes away with the test.
+#[derive(Default)]
+pub struct Busy(OnceLock<Site>);
+
+impl Busy {
+    /// One more.
+    pub fn site(&self) -> Site {
+        Site::after(self.0.get_or_init(|| {
+            let site = Site::new();
+            let mut run = site.start(&mut site.run_of(BESIDE));
+            crate::program::until("steps are under way", || {
+                site.journal().lines().count() >= 2
+            });
+            site.kill(&mut run);
+            site
+        }))
     }
 }
 
