@@ -1,43 +1,30 @@
 //! kill -9 of the real program at random moments, and what must hold afterwards.
 //!
+//! Half of `QM2_KILLS` kills (see `fire`); the other half, in `fire::kill`, is under load.
+//!
 //! Times nothing: a moment is only when the signal is sent, and every check is on what is in the ledger, in the lines that
 //! the steps wrote, and among the processes.
 
+use crate::fire::{Draw, figure, side_by_side};
 use crate::program::{Directory, plan};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Moments at which the program is killed.
-const KILLS: u64 = 50;
-/// Runs side by side; the steps mostly sleep.
-const SIDE_BY_SIDE: u64 = 5;
 /// How long a run that nobody kills takes, roughly; moments are drawn from this span.
 const SPAN_MS: u64 = 1_600;
 
 #[test]
 fn a_killed_run_is_taken_up_again_and_loses_and_repeats_nothing() {
-    let seed = 0x5eed_0002_u64;
+    let kills = figure("QM2_KILLS", 100) / 2;
     let lost = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let lost = &lost;
-        for worker in 0..SIDE_BY_SIDE {
-            scope.spawn(move || {
-                for round in (worker..KILLS).step_by(SIDE_BY_SIDE as usize) {
-                    // A fixed sequence of moments; splitmix64.
-                    let mut draw =
-                        seed.wrapping_add((round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                    draw = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                    draw = (draw ^ (draw >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                    let retried = kill_once(round, (draw ^ (draw >> 31)) % SPAN_MS);
-                    lost.fetch_add(retried, Ordering::Relaxed);
-                }
-            });
-        }
+    side_by_side(kills, |round| {
+        let retried = kill_once(round, Draw::new(round).below(SPAN_MS));
+        lost.fetch_add(retried, Ordering::Relaxed);
     });
     let lost = lost.into_inner();
-    println!("{KILLS} kills, {lost} attempts lost in flight and taken up again");
+    println!("{kills} kills, {lost} attempts lost in flight and taken up again");
     assert!(
         lost > 0,
         "not one kill hit an attempt in flight, so nothing was shown"

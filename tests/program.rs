@@ -238,6 +238,17 @@ impl Directory {
 
     /// Command lines of the processes that were started for this data directory and still live.
     pub fn processes(&self) -> Vec<String> {
+        let found = self.process_ids().into_iter();
+        found
+            .map(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).replace('\0', " ")
+            })
+            .collect()
+    }
+
+    /// Ids of the processes that were started for this data directory and still live.
+    pub fn process_ids(&self) -> Vec<u32> {
         let marker = format!(
             "QM2_DATA={}\0",
             self.data().canonicalize().unwrap_or(self.data()).display()
@@ -246,17 +257,16 @@ impl Directory {
         let Ok(all) = std::fs::read_dir("/proc") else {
             return found;
         };
-        for process in all
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
-        {
+        for process in all.flatten() {
+            let Ok(pid) = process.file_name().to_string_lossy().parse() else {
+                continue;
+            };
             let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
             if environment
                 .windows(marker.len())
                 .any(|window| window == marker.as_bytes())
             {
-                let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-                found.push(String::from_utf8_lossy(&line).replace('\0', " "));
+                found.push(pid);
             }
         }
         found

@@ -174,6 +174,11 @@ impl Delivery {
         }
     }
 
+    /// Whether it has begun to close.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
     fn deliver(self: &Arc<Self>, message: Message) {
         if let Some(key) = message.key.strip_prefix(CANCEL_PREFIX) {
             self.cancel(key);

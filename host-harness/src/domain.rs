@@ -168,6 +168,38 @@ impl Drop for Inner {
     }
 }
 
+/// Lets other processes in. Where that fails, as on a full disk, again and again: steps that claim and people who answer
+/// have no other way.
+pub(crate) fn listen(inner: &Arc<Inner>) {
+    let Err(e) = inner.listen() else {
+        return;
+    };
+    tracing::warn!("other processes cannot reach this one yet: {e}; trying again");
+    let inner = Arc::downgrade(inner);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(AWAY_RETRY).await;
+            match inner.upgrade().map(|inner| inner.listen()) {
+                Some(Err(e)) => tracing::debug!("other processes cannot reach this one yet: {e}"),
+                Some(Ok(())) => return tracing::warn!("other processes can reach this one now"),
+                None => return,
+            }
+        }
+    });
+}
+
+impl Inner {
+    fn listen(&self) -> Result<()> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked behind the lock, through which closing takes the server away.
+        if !self.delivery.is_closing() {
+            let (submitter, guards) = (self.submitter.clone(), self.guards.clone());
+            *server = Some(Server::start(&self.data, submitter, guards)?);
+        }
+        Ok(())
+    }
+}
+
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

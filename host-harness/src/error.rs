@@ -149,7 +149,10 @@ impl fmt::Display for HostError {
                 doing,
                 path,
                 source,
-            } => write!(f, "could not {doing} {}: {source}", path.display()),
+            } => {
+                write!(f, "could not {doing} {}: {source}", path.display())?;
+                f.write_str(what_to_do(source))
+            }
             Self::Data { path, message } => write!(f, "{}: {message}", path.display()),
             Self::NewerData { path, found, known } => write!(
                 f,
@@ -201,6 +204,25 @@ impl fmt::Display for HostError {
         }
     }
 }
+
+/// What a person can do about what the system said; nothing where that says it itself.
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room on the disk and try again"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; check that you may write there, or use another place"
+        }
+        _ if error.raw_os_error() == Some(EIO) => {
+            "; see what the system says of the disk, and try again"
+        }
+        _ => "",
+    }
+}
+
+/// The error of a disk that is broken, for which the standard library has no name; the same number on every Unix.
+const EIO: i32 = 5;
 
 impl std::error::Error for HostError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -19,7 +19,6 @@ use crate::people::People;
 use crate::process::Context;
 use crate::route::Routes;
 use crate::snapshot::Snapshots;
-use crate::socket::Server;
 use crate::sqlite::SqliteStore;
 use crate::store::{Note, Store};
 use crate::submit::{Input, Submitter};
@@ -276,11 +275,7 @@ impl DomainBuilder {
                 ));
             }
         };
-        let server = Server::start(&data, submitter.clone(), guards.clone());
-        let server = server
-            .inspect_err(|e| tracing::warn!("other processes cannot reach this one: {e}"))
-            .ok();
-        Ok(Domain(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             data,
             config,
             submitter,
@@ -289,9 +284,11 @@ impl DomainBuilder {
             hooks,
             guards,
             lanes,
-            server: Mutex::new(server),
+            server: Mutex::new(None),
             thread: Mutex::new(Some(thread)),
-        })))
+        });
+        domain::listen(&inner);
+        Ok(Domain(inner))
     }
 
     fn add(mut self, add: impl FnOnce(AgentTable) -> Result<AgentTable>) -> Self {
@@ -366,7 +363,10 @@ impl DomainBuilder {
             Err(e) => return Err(e),
         }
         if !writer.commit() {
-            return Err(HostError::Retry);
+            return Err(HostError::Store {
+                doing: "take up what was out",
+                message: writer.failure().to_owned(),
+            });
         }
         let config = match config {
             Some(config) => config,

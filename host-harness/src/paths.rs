@@ -21,7 +21,8 @@ pub(crate) const ANSWERS: &str = "answers";
 /// Compiled component, where the user has no cache folder.
 pub(crate) const CACHE: &str = "cache";
 
-/// Makes the data directory, for its user only, and gives its absolute path.
+/// Makes the data directory, for its user only, and gives its absolute path. A new one does not go away with the power:
+/// its name is durable, and those of the folders above it, which may be new, too.
 ///
 /// # Errors
 /// [`HostError::Io`] if it cannot be made, [`HostError::Data`] if something else has its name.
@@ -47,7 +48,37 @@ pub(crate) fn make_data_directory(path: &Path) -> Result<PathBuf> {
     if found.mode() & 0o077 != 0 && is_ours() {
         let _ = fs::set_permissions(&absolute, Permissions::from_mode(0o700));
     }
+    // Whoever made the store has been here before. Not only what this process has made: another may have been killed
+    // between making a folder and syncing the one above.
+    if !absolute.join(STORE).exists() {
+        for folder in absolute.ancestors().skip(1) {
+            sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))?;
+        }
+    }
     Ok(absolute)
+}
+
+/// Makes the names in a folder durable. A folder that its user may not look into, or on a file system without such a sync, is
+/// left to the system.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    match synced {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 fn is_empty(folder: &Path) -> bool {

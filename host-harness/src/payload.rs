@@ -12,6 +12,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Wait before content that could not be kept is written again.
+pub(crate) const KEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// Puts content into the data directory, durably, and gives the reference to it.
 ///
@@ -21,7 +25,12 @@ pub(crate) fn keep(data: &Path, content: &[u8]) -> Result<PayloadRef> {
     let sha256 = sha256_hex(&[content]);
     let folder = data.join(paths::PAYLOADS);
     let path = folder.join(&sha256);
-    write(&folder, &path, content).map_err(|e| HostError::io("write", &path, e))?;
+    write(&folder, &path, content)
+        // The name must be durable before a record refers to it, and so must the folder's. Also where the file is there: who
+        // put it there may have been killed before it came to this.
+        .and_then(|()| paths::sync_folder(&folder))
+        .and_then(|()| paths::sync_folder(data))
+        .map_err(|e| HostError::io("write", &path, e))?;
     Ok(PayloadRef {
         uri: format!("file:{}/{sha256}", paths::PAYLOADS),
         sha256,
@@ -52,9 +61,7 @@ fn write(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // The name must be durable before a record refers to it.
-    File::open(folder)?.sync_all()
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use qm2_core::limit::TEXT_BYTES_MAX;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,18 +88,43 @@ pub(crate) enum Ended {
     Cancelled(Report),
 }
 
+/// Why a command does not run.
+pub(crate) enum NotSpawned {
+    /// It never will: a folder that is not there, more arguments than the system takes.
+    Ever(std::io::Error),
+    /// The host is out of something, such as disk, processes or open files. That is not the agent's failure, and another
+    /// attempt would do no better.
+    Yet(std::io::Error),
+}
+
+impl From<std::io::Error> for NotSpawned {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidInput
+            | ErrorKind::ArgumentListTooLong => Self::Ever(error),
+            _ => Self::Yet(error),
+        }
+    }
+}
+
 impl Process {
     /// Starts the gate. The command itself has not run when this returns.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system said, and whether it is for want of something that may come back.
     pub(crate) fn spawn(
         context: &Context,
         agent: &CommandAgent,
         key: &str,
         envelope: &Envelope,
-    ) -> std::io::Result<Self> {
-        let answers = answer::Folder::make(&context.data, key)?;
+    ) -> Result<Self, NotSpawned> {
+        let answers = answer::Folder::make(&context.data, key).map_err(|e| {
+            let says = format!("no folder for answers in {}: {e}", context.data.display());
+            NotSpawned::Yet(std::io::Error::new(e.kind(), says))
+        })?;
         let mut command = Command::new("sh");
         command
             .args(["-c", GATE, "sh"])
@@ -142,10 +168,9 @@ impl Process {
         if let Some(text) = payload.filter(|text| fits_environment(text)) {
             command.env("QM2_PAYLOAD", text);
         }
-        let mut child = command.spawn()?;
-        let pid = child
-            .id()
-            .ok_or_else(|| std::io::Error::other("it ended at once"))?;
+        let mut child = command.spawn().map_err(NotSpawned::from)?;
+        let ended = || NotSpawned::Yet(std::io::Error::other("it ended at once"));
+        let pid = child.id().ok_or_else(ended)?;
         Ok(Self {
             context: context.clone(),
             key: key.to_owned(),
@@ -249,6 +274,27 @@ impl Process {
         tokio::task::spawn_blocking(find).await.unwrap_or_default()
     }
 
+    /// The report of a process that succeeded. Where its result cannot be kept, because the disk is full, it is tried again
+    /// until it can be: the work is done, and is not thrown away for want of a disk.
+    async fn completed(&self, stdout: Output) -> Report {
+        let output = Arc::new(stdout);
+        loop {
+            let (data, output) = (self.context.data.clone(), output.clone());
+            let bytes_max = self.context.payload_bytes_max;
+            // Writing and syncing a large result is not for the runtime's threads.
+            let report = tokio::task::spawn_blocking(move || completed(&data, &output, bytes_max));
+            match report.await {
+                Ok(Ok(report)) => return report,
+                Ok(Err(e)) => tracing::error!(
+                    "the result of {} is not kept yet: {e}; trying again",
+                    self.key
+                ),
+                Err(e) => return Report::retryable("payload-not-kept", e.to_string()),
+            }
+            sleep(payload::KEEP_AGAIN).await;
+        }
+    }
+
     /// What the end of the process means.
     async fn report(&mut self, status: std::io::Result<ExitStatus>) -> Report {
         let (stdout, stderr) = tokio::join!(self.stdout.finish(), self.stderr.finish());
@@ -257,22 +303,14 @@ impl Process {
             Err(e) => return Report::retryable("lost", format!("its end could not be read: {e}")),
         };
         if status.success() {
-            let bytes_max = self.context.payload_bytes_max;
-            let data = self.context.data.clone();
-            // Writing and syncing a large result is not for the runtime's threads.
-            let report = tokio::task::spawn_blocking(move || completed(&data, stdout, bytes_max));
-            return match report.await {
-                Ok(Ok(report)) => report,
-                Ok(Err(e)) => Report::retryable("payload-not-kept", e.to_string()),
-                Err(e) => Report::retryable("payload-not-kept", e.to_string()),
-            };
+            return self.completed(stdout).await;
         }
         Report::of_failure(status, &stderr.bytes)
     }
 }
 
 /// What an agent that succeeded said: a report of its own making, or the result.
-fn completed(data: &std::path::Path, output: Output, bytes_max: u64) -> Result<Report, HostError> {
+fn completed(data: &std::path::Path, output: &Output, bytes_max: u64) -> Result<Report, HostError> {
     if output.too_large {
         let says = format!(
             "it wrote more than {OUTPUT_BYTES_MAX} bytes; write a file in {} and name it",
@@ -280,14 +318,14 @@ fn completed(data: &std::path::Path, output: Output, bytes_max: u64) -> Result<R
         );
         return Ok(Report::permanent("output-too-large", says));
     }
-    match String::from_utf8(output.bytes) {
+    match std::str::from_utf8(&output.bytes) {
         Ok(text) => {
-            let mut report = Report::of_output(text);
+            let mut report = Report::of_output(text.to_owned());
             payload::bound(data, &mut report, bytes_max)?;
             Ok(report)
         }
         // Not text: kept byte for byte.
-        Err(e) => Ok(Report::kept(payload::keep(data, e.as_bytes())?)),
+        Err(_) => Ok(Report::kept(payload::keep(data, &output.bytes)?)),
     }
 }
 

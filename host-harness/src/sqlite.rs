@@ -23,7 +23,8 @@ const NOT_TEXT: &str = "not UTF-8 text: ";
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
-    connection: Connection,
+    /// None between a failed commit and the day when the file can be opened again.
+    connection: Option<Connection>,
 }
 
 /// What the store must know of a line.
@@ -43,7 +44,7 @@ impl SqliteStore {
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
-        let connection = file::open_for_writing(&path)?;
+        let connection = Some(file::open_for_writing(&path)?);
         Ok(Self { path, connection })
     }
 
@@ -58,17 +59,37 @@ impl SqliteStore {
             let path = directory.to_path_buf();
             return Err(HostError::Data { path, message });
         }
-        let connection = file::open_for_reading(&path)?;
+        let connection = Some(file::open_for_reading(&path)?);
         Ok(Self { path, connection })
     }
 
+    fn connection(&self, doing: &'static str) -> Result<&Connection> {
+        self.connection
+            .as_ref()
+            .ok_or_else(|| away(&self.path, doing))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> HostError + use<> {
+        failed(&self.path, doing)
+    }
+
     fn select_lines(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<String>> {
+        self.select_texts("read the ledger", sql, parameters)
+    }
+
+    fn select_texts(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<String>> {
+        let connection = self.connection(doing)?;
         let read = || {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(parameters, |row| text(row, 0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        read().map_err(|e| store_error("read the ledger", &e))
+        read().map_err(self.failed(doing))
     }
 
     /// One JSON text a row.
@@ -77,10 +98,7 @@ impl SqliteStore {
         doing: &'static str,
         sql: &str,
     ) -> Result<Vec<T>> {
-        let texts = self.select_lines(sql, []).map_err(|_| HostError::Store {
-            doing,
-            message: "a table cannot be read".into(),
-        })?;
+        let texts = self.select_texts(doing, sql, [])?;
         texts
             .iter()
             .map(|text| {
@@ -96,11 +114,12 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn head(&self) -> Result<Head> {
         let sql = "SELECT seq, line FROM ledger ORDER BY seq DESC LIMIT 1";
+        let doing = "read the head of the ledger";
         let last = self
-            .connection
+            .connection(doing)?
             .query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, text(row, 1)?)))
             .optional()
-            .map_err(|e| store_error("read the head of the ledger", &e))?;
+            .map_err(self.failed(doing))?;
         let Some((seq, line)) = last else {
             return Ok(Head::default());
         };
@@ -135,36 +154,38 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<()> {
-        let failed = |e: rusqlite::Error| store_error("commit", &e);
-        let sql = self.connection.transaction().map_err(failed)?;
-        write_lines(&sql, &transaction.lines)?;
-        write_rest(&sql, transaction).map_err(failed)?;
-        sql.commit().map_err(failed)
+        let failed = self.failed("commit");
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.path, "commit"));
+        };
+        let sql = connection.transaction().map_err(&failed)?;
+        write_lines(&sql, &transaction.lines, &failed)?;
+        write_rest(&sql, transaction).map_err(&failed)?;
+        sql.commit().map_err(&failed)
     }
 
     fn reopen(&mut self) -> Result<()> {
         // The old connection may hold an open transaction; it ends with it.
-        let empty = Connection::open_in_memory().map_err(|e| store_error("reopen", &e))?;
-        drop(std::mem::replace(&mut self.connection, empty));
-        self.connection = file::open_for_writing(&self.path)?;
+        self.connection = None;
+        self.connection = Some(file::open_for_writing(&self.path)?);
         Ok(())
     }
 
     fn meta(&self, key: &str) -> Result<Option<String>> {
-        self.connection
+        self.connection("read meta")?
             .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
                 row.get(0)
             })
             .optional()
-            .map_err(|e| store_error("read meta", &e))
+            .map_err(self.failed("read meta"))
     }
 
     fn set_meta(&mut self, key: &str, value: &str) -> Result<()> {
         let sql = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        self.connection
+        self.connection("write meta")?
             .execute(sql, [key, value])
             .map(|_| ())
-            .map_err(|e| store_error("write meta", &e))
+            .map_err(self.failed("write meta"))
     }
 
     fn queue(&self) -> Result<Vec<Message>> {
@@ -172,10 +193,10 @@ impl Store for SqliteStore {
     }
 
     fn notes(&self) -> Result<Vec<Note>> {
+        let connection = self.connection("read the notes")?;
         let read = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT key, pid, start_time FROM note ORDER BY key")?;
+            let mut statement =
+                connection.prepare_cached("SELECT key, pid, start_time FROM note ORDER BY key")?;
             let rows = statement.query_map([], |row| {
                 Ok(Note {
                     key: row.get(0)?,
@@ -185,7 +206,7 @@ impl Store for SqliteStore {
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        read().map_err(|e| store_error("read the notes", &e))
+        read().map_err(self.failed("read the notes"))
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
@@ -201,9 +222,10 @@ impl Store for SqliteStore {
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let connection = self.connection("read the snapshot")?;
         let read = || {
             let sql = "SELECT seq, hash, digest, chunk FROM snapshot ORDER BY part";
-            let mut statement = self.connection.prepare(sql)?;
+            let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
             let mut snapshot: Option<Snapshot> = None;
             while let Some(row) = rows.next()? {
@@ -225,13 +247,16 @@ impl Store for SqliteStore {
             }
             Ok(snapshot)
         };
-        read().map_err(|e| store_error("read the snapshot", &e))
+        read().map_err(self.failed("read the snapshot"))
     }
 
     fn set_snapshot(&mut self, snapshot: Option<&Snapshot>) -> Result<()> {
-        let failed = |e: rusqlite::Error| store_error("keep a snapshot", &e);
-        let sql = self.connection.transaction().map_err(failed)?;
-        sql.execute("DELETE FROM snapshot", []).map_err(failed)?;
+        let failed = self.failed("keep a snapshot");
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.path, "keep a snapshot"));
+        };
+        let sql = connection.transaction().map_err(&failed)?;
+        sql.execute("DELETE FROM snapshot", []).map_err(&failed)?;
         if let Some(snapshot) = snapshot {
             let (head, digest) = (&snapshot.head, &snapshot.digest);
             for (part, chunk) in (1_i64..).zip(&snapshot.chunks) {
@@ -239,19 +264,22 @@ impl Store for SqliteStore {
                     .and_then(|mut insert| {
                         insert.execute(params![part, integer(head.seq), head.hash, digest, chunk])
                     })
-                    .map_err(failed)?;
+                    .map_err(&failed)?;
             }
         }
-        sql.commit().map_err(failed)
+        sql.commit().map_err(&failed)
     }
 }
 
 /// Lines must follow the last one kept: anything else would be a ledger that nobody can read back.
-fn write_lines(sql: &rusqlite::Transaction<'_>, lines: &[String]) -> Result<()> {
+fn write_lines(
+    sql: &rusqlite::Transaction<'_>,
+    lines: &[String],
+    failed: &impl Fn(rusqlite::Error) -> HostError,
+) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let failed = |e: rusqlite::Error| store_error("commit", &e);
     let refused = |message: String| HostError::Store {
         doing: "commit",
         message,
@@ -312,8 +340,20 @@ fn write_rest(sql: &rusqlite::Transaction<'_>, transaction: &Transaction) -> rus
     Ok(())
 }
 
-fn store_error(doing: &'static str, error: &rusqlite::Error) -> HostError {
-    let message = error.to_string();
+/// What SQLite says, where, and what to do about it.
+fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> HostError + use<> {
+    let path = path.to_path_buf();
+    move |error| HostError::Store {
+        doing,
+        message: format!("{}: {}", path.display(), file::advice(&error)),
+    }
+}
+
+fn away(path: &Path, doing: &'static str) -> HostError {
+    let message = format!(
+        "{}: it could not be opened again after a commit had failed; it is tried again and again",
+        path.display()
+    );
     HostError::Store { doing, message }
 }
 

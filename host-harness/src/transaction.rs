@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     /// The ledger with the lines of the group: what the component says is held against it.
     chain: Chain,
     group: Group,
+    /// Why the last commit that failed did.
+    failure: String,
 }
 
 #[derive(Default)]
@@ -91,6 +93,7 @@ impl Writer {
             snapshot_seq: 0,
             chain: Chain::default(),
             group: Group::default(),
+            failure: String::new(),
         };
         writer.replay()?;
         Ok(writer)
@@ -107,6 +110,11 @@ impl Writer {
     /// Number of the last record that is durable.
     pub(crate) fn head_seq(&self) -> u64 {
         self.head_seq
+    }
+
+    /// What the store said of the last commit that failed.
+    pub(crate) fn failure(&self) -> &str {
+        &self.failure
     }
 
     /// Number of the last record that the last replay took from a snapshot.
@@ -217,6 +225,7 @@ impl Writer {
             self.group.finished = std::mem::take(&mut group.finished);
         } else if let Err(e) = self.store.commit(&group.make_transaction()) {
             tracing::error!("{e}; the store is opened anew");
+            self.failure = e.to_string();
             for (reply, _) in group.answers {
                 let _ = reply.send(Err(HostError::Retry));
             }

@@ -13,12 +13,12 @@ use qm2_core::receipt::Head;
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::history::{History, StepState, word};
 use qm2_host::store::Store;
-use qm2_host::{Domain, DomainBuilder};
+use qm2_host::{Domain, DomainBuilder, HostError};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
@@ -28,6 +28,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a live display is drawn.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// How long the data directory may be somebody else's: who answers a question while nobody runs it owns it for a moment.
+const LOCKED_FOR: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -99,12 +102,19 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut interrupts = interrupts()?;
-        let builder = builder(
-            directory,
-            &plan.coordination_id,
-            Some((&agents, &agents_path)),
-        )?;
-        let domain = builder.open().await?;
+        let open = || {
+            let agents = Some((&agents, &*agents_path));
+            builder(directory, &plan.coordination_id, agents).map(DomainBuilder::open)
+        };
+        let until = Instant::now() + LOCKED_FOR;
+        let domain = loop {
+            match open()?.await {
+                Err(HostError::Locked { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(FRAME).await;
+                }
+                opened => break opened?,
+            }
+        };
         if let Err(failure) =
             data::remember_agents(&domain, &plan.coordination_id, &agents_path).await
         {
@@ -120,7 +130,11 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
                 Ok(_) => false,
                 Err(error) => {
                     close(&domain, &mut interrupts, output).await;
-                    return Err(Failure::from(error));
+                    return Err(match error {
+                        // Its reason was logged when it came up.
+                        HostError::Retry => Failure::host("store", not_kept(directory, &again)),
+                        error => error.into(),
+                    });
                 }
             },
             _ = interrupts.recv() => true,
@@ -141,12 +155,20 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
     report(directory, &plan.coordination_id, output)
 }
 
+/// What a person reads when the disk failed while the plan was handed in.
+fn not_kept(directory: &Path, again: &str) -> String {
+    format!(
+        "{} could not keep what it was given, for the reason above; nothing is lost, put that right and resume with: {again}",
+        directory.display()
+    )
+}
+
 /// The plan that is to run: its text, and what it says. Everything wrong with it is found before anything is made.
 fn read(directory: &Path, text: String, rerun: bool) -> Result<(String, Plan), Failure> {
     let parse = |text: &str| {
         let syntax = check::syntax(text).map(|problem| vec![problem]);
         let plan = syntax.map_or_else(|| Plan::parse(text, &config()), Err);
-        plan.map_err(|problems| Failure::from(qm2_host::HostError::InvalidPlan(problems)))
+        plan.map_err(|problems| Failure::from(HostError::InvalidPlan(problems)))
     };
     let plan = parse(&text)?;
     if !rerun {

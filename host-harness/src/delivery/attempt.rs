@@ -6,7 +6,7 @@ use super::{Answers, Attempt, Delivery};
 use crate::agent::{Agent, CommandAgent, Function, Task};
 use crate::error::HostError;
 use crate::payload;
-use crate::process::{Ended, Process};
+use crate::process::{Ended, NotSpawned, Process};
 use crate::report::{Report, reply};
 use crate::submit::{Finished, Side};
 use qm2_core::envelope::{Envelope, FailureClass, Intent};
@@ -19,6 +19,18 @@ use tokio::sync::watch;
 
 /// How long a cancelled in-process agent may take to return before it is dropped.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
+
+/// Wait before a command is started again for which the host had no disk, process or open file.
+const SPAWN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What came of starting a command.
+pub(super) enum Spawned {
+    Runs(Box<Process>),
+    /// It cannot be started, and why.
+    Never(String),
+    /// It is not wanted any more.
+    Cancelled,
+}
 
 /// The component's word on an ack.
 #[derive(PartialEq, Eq)]
@@ -97,15 +109,16 @@ impl Delivery {
         cancel: watch::Receiver<bool>,
     ) {
         let (key, execute) = (message.key, message.envelope);
-        let mut process = match Process::spawn(&self.context, agent, &key, &execute) {
-            Ok(process) => process,
-            Err(e) => {
-                let says = format!(
-                    "could not start {:?} in {}: {e}",
-                    agent.command,
-                    agent.folder.display()
-                );
+        let mut process = match self.spawn(agent, &key, &execute, cancel.clone()).await {
+            Spawned::Runs(process) => process,
+            Spawned::Never(says) => {
                 let report = Report::permanent("spawn-failed", says);
+                self.report(&execute, report, Side::default()).await;
+                return;
+            }
+            Spawned::Cancelled => {
+                let says = "it was cancelled before it could be started";
+                let report = Report::retryable("cancelled", says);
                 self.report(&execute, report, Side::default()).await;
                 return;
             }
@@ -140,6 +153,35 @@ impl Delivery {
             forgotten,
         };
         self.report(&execute, report, side).await;
+    }
+
+    /// Starts a command at its gate. Where the host has nothing to start it with, again and again: nothing was taken up
+    /// yet, so the message is out until then, and what ends it meanwhile says so.
+    pub(super) async fn spawn(
+        &self,
+        agent: &CommandAgent,
+        key: &str,
+        envelope: &Envelope,
+        cancel: watch::Receiver<bool>,
+    ) -> Spawned {
+        let says = |e| {
+            format!(
+                "could not start {:?} in {}: {e}",
+                agent.command,
+                agent.folder.display()
+            )
+        };
+        loop {
+            match Process::spawn(&self.context, agent, key, envelope) {
+                Ok(process) => return Spawned::Runs(Box::new(process)),
+                Err(NotSpawned::Ever(e)) => return Spawned::Never(says(e)),
+                Err(NotSpawned::Yet(e)) => tracing::error!("{key}: {}; trying again", says(e)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SPAWN_AGAIN) => {}
+                () = until(cancel.clone()) => return Spawned::Cancelled,
+            }
+        }
     }
 
     /// What people answer to the questions of an attempt that is at work.
@@ -184,13 +226,20 @@ impl Delivery {
 
     /// Says how an attempt ended, and waits for the commit.
     pub(super) async fn report(&self, execute: &Envelope, mut report: Report, side: Side) {
-        if self.lock().closing {
-            // The note stays: the next owner says host-lost.
-            return;
-        }
-        let bytes_max = self.context.payload_bytes_max;
-        if let Err(e) = payload::bound(&self.context.data, &mut report, bytes_max) {
-            report = Report::retryable("payload-not-kept", e.to_string());
+        loop {
+            if self.lock().closing {
+                // The note stays: the next owner says host-lost.
+                return;
+            }
+            let bytes_max = self.context.payload_bytes_max;
+            match payload::bound(&self.context.data, &mut report, bytes_max) {
+                Ok(()) => break,
+                // The work is done, and is not thrown away for want of a disk.
+                Err(e) => {
+                    tracing::error!("the result of an attempt is not kept yet: {e}; trying again")
+                }
+            }
+            tokio::time::sleep(payload::KEEP_AGAIN).await;
         }
         let envelope = report.into_envelope(execute);
         let refusal = match self.submit_report(execute, envelope, side.clone()).await {

@@ -6,10 +6,11 @@
 //! Whether an answer counts is decided in the component.
 
 use super::Delivery;
+use super::attempt::Spawned;
 use crate::agent::{Agent, CommandAgent, Function, Task};
 use crate::answer;
 use crate::contract::ANSWER_PREFIX;
-use crate::process::{Ended, Process};
+use crate::process::Ended;
 use crate::route::Asked;
 use crate::submit::Finished;
 use qm2_core::envelope::{Envelope, Outcome};
@@ -152,10 +153,11 @@ impl Delivery {
         cancel: watch::Receiver<bool>,
     ) -> Option<String> {
         // Not noted: it is of no attempt, and one that outlives a killed host is found by its environment.
-        let spawned = Process::spawn(&self.context, agent, &message.key, &message.envelope);
-        let mut process = match spawned {
-            Ok(process) => process,
-            Err(e) => return Some(format!("could not start {:?}: {e}", agent.command)),
+        let (key, envelope) = (&message.key, &message.envelope);
+        let mut process = match self.spawn(agent, key, envelope, cancel.clone()).await {
+            Spawned::Runs(process) => process,
+            Spawned::Never(says) => return Some(says),
+            Spawned::Cancelled => return None,
         };
         process.open_gate(&message.envelope);
         match process.run(super::attempt::until(cancel)).await {

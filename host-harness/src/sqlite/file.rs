@@ -3,10 +3,11 @@
 //! Does not know what the tables are for.
 
 use crate::error::{HostError, Result};
+use crate::paths;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
+    make_durable(path, &connection)?;
     Ok(connection)
 }
 
@@ -93,8 +95,7 @@ fn make(path: &Path) -> Result<()> {
     };
     put.map_err(io("put in its place"))?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let kept = File::open(folder).and_then(|folder| folder.sync_all());
-    kept.map_err(|e| HostError::io("keep", folder, e))
+    paths::sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))
 }
 
 /// An empty file is an empty database to SQLite, and one that was written by this program never is one.
@@ -118,6 +119,24 @@ fn damaged(path: &Path, says: &str) -> HostError {
         path: path.to_path_buf(),
         message: format!("{says}; it is damaged, restore it from a copy"),
     }
+}
+
+/// Makes what can be read here durable, before anybody is told of it. A process that was killed may have left a commit in the
+/// log that it had not synced; and after a sync that failed the log may say what the disk does not, and the next sync of it
+/// succeeds all the same. So the log is not believed: what is in it is written into the database, which is synced. SQLite
+/// looks over a failed sync of the folder, so the name of a new log is made durable here, too.
+fn make_durable(path: &Path, connection: &Connection) -> Result<()> {
+    let sql = "PRAGMA wal_checkpoint(FULL)";
+    let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
+    if is_busy.map_err(|e| data_error(path, &e))? {
+        let message =
+            "another program has been reading an old state of it for seconds; end that program"
+                .into();
+        let path = path.to_path_buf();
+        return Err(HostError::Data { path, message });
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    paths::sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))
 }
 
 /// Opens the database for reading, also while another process writes it.
@@ -238,21 +257,32 @@ fn name_in(sql: &str) -> &str {
 
 /// What opening says, with what to do about it.
 fn data_error(path: &Path, error: &rusqlite::Error) -> HostError {
+    let message = advice(error);
+    let path = path.to_path_buf();
+    HostError::Data { path, message }
+}
+
+/// What to do about an error of SQLite, and what it said.
+pub(super) fn advice(error: &rusqlite::Error) -> String {
     let what_to_do = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "it is not a qm2 ledger; name another data directory",
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "it cannot be opened; check that you may read and write it and its directory"
         }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; restore it from a copy",
+        // Also where the disk could not read a page.
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "it is damaged, or the disk cannot read it; try again, and if it stays so restore it from a copy"
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds it locked; end that program"
         }
-        Some(ErrorCode::DiskFull) => "the disk is full",
+        Some(ErrorCode::DiskFull) => "the disk is full; make room on it and try again",
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk is full or broken; make room on it, see what the system says of it, and try again"
+        }
         _ => "it cannot be used",
     };
-    let message = format!("{what_to_do} ({error})");
-    let path = path.to_path_buf();
-    HostError::Data { path, message }
+    format!("{what_to_do} ({error})")
 }
 
 /// A path as SQLite's URI; every byte that means something there is escaped.
