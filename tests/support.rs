@@ -29,7 +29,7 @@ use record::Recording;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use vector::{Called, End, HostStep, Reconciled, Step};
+use vector::{Called, End, HostStep, Reconciled};
 
 /// The compiled component, shared by all tests.
 pub fn engine() -> &'static Engine {
@@ -108,7 +108,7 @@ impl Scenario {
     pub fn call(&mut self, call: &Call) -> Result<Answer, CallError> {
         let (answer, staged) = self.call_apart(call);
         if let Some(recording) = &mut self.recording {
-            recording.step(Step::Call(Called::new(call, &answer, &staged)));
+            recording.call(Called::new(call, &answer, &staged));
         }
         self.note(staged);
         answer

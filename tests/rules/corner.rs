@@ -87,8 +87,8 @@ fn r_45_waiters_of_every_priority_go_in_its_order() {
     s.plan(plan(steps).strategy("priority_wins"));
     let granted = |s: &Scenario| {
         let labels = s.labels().into_iter();
-        let granted = labels.filter(|label| label.starts_with("claim.granted"));
-        granted.last().unwrap_or_default()
+        let mut granted = labels.filter(|label| label.starts_with("claim.granted"));
+        granted.next_back().unwrap_or_default()
     };
     for (ends, next) in [("0", "d"), ("d", "c"), ("c", "b"), ("b", "a")] {
         s.done(ends, 1, "");

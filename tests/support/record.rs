@@ -5,7 +5,7 @@
 //! integers that some languages cannot.
 
 use super::rule;
-use super::vector::{self, End, HostStep, INTEGER_MAX, Run, Step, Vector};
+use super::vector::{self, Called, End, HostStep, INTEGER_MAX, Run, Step, Vector};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,8 +22,15 @@ const HEAD_BYTES_MAX: usize = 500;
 /// Modules whose scenarios are made up as they go.
 const RANDOM: [&str; 1] = ["random"];
 
-/// Runs of each test in this process: how many were begun, and those that ended.
-static RUNS: Mutex<BTreeMap<String, (usize, BTreeMap<usize, Run>)>> = Mutex::new(BTreeMap::new());
+/// Runs of one test in this process: how many were begun, and those that ended and are kept.
+#[derive(Default)]
+struct Runs {
+    begun: usize,
+    ended: BTreeMap<usize, Run>,
+}
+
+/// By the names of their vectors.
+static RUNS: Mutex<BTreeMap<String, Runs>> = Mutex::new(BTreeMap::new());
 
 /// One run of a test that is under way.
 pub struct Recording {
@@ -53,9 +60,9 @@ impl Recording {
         let name = found.vector();
         let run = {
             let mut runs = RUNS.lock().unwrap_or_else(|e| e.into_inner());
-            let (begun, _) = runs.entry(name.clone()).or_default();
-            *begun += 1;
-            *begun
+            let of_test = runs.entry(name.clone()).or_default();
+            of_test.begun += 1;
+            of_test.begun
         };
         Some(Self {
             title: title(test),
@@ -68,12 +75,12 @@ impl Recording {
         })
     }
 
-    pub fn step(&mut self, step: Step) {
-        self.run.steps.push(step);
+    pub fn call(&mut self, called: Called) {
+        self.run.steps.push(Step::Call(Box::new(called)));
     }
 
     pub fn host(&mut self, step: HostStep) {
-        self.step(Step::Host(step));
+        self.run.steps.push(Step::Host(step));
     }
 
     /// The run is over: it is written, or compared with what was written.
@@ -98,7 +105,7 @@ impl Recording {
         let mut vector = self.vector();
         let exact = is_exact(&self.run.text());
         let mut runs = RUNS.lock().unwrap_or_else(|e| e.into_inner());
-        let (_, ended) = runs.entry(self.name).or_default();
+        let ended = &mut runs.entry(self.name).or_default().ended;
         let number = self.run.run;
         ended.insert(number, self.run);
         vector.runs = ended.values().cloned().collect();

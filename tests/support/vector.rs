@@ -68,7 +68,7 @@ struct Begins {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Step {
-    Call(Called),
+    Call(Box<Called>),
     Host(HostStep),
 }
 
@@ -468,7 +468,7 @@ impl<I: Instance> Runner<I> {
         };
         for step in &wanted.steps {
             let step = match step {
-                Step::Call(called) => Step::Call(runner.call(&called.call)),
+                Step::Call(called) => Step::Call(Box::new(runner.call(&called.call))),
                 Step::Host(step) => {
                     runner.host(step)?;
                     Step::Host(step.clone())
