@@ -137,3 +137,28 @@ fn r_63_a_refused_input_does_not_cost_a_waiting_step_its_turn() {
     s.done("c", 1, "");
     assert_eq!(s.step_state("b"), "dispatched");
 }
+
+/// the question of an attempt that is ended for another step is over once, however much of what is contested it holds.
+#[test]
+fn r_45_a_question_of_a_preempted_attempt_is_voided_once_for_all_that_it_holds() {
+    let mut s = Scenario::new();
+    let held = step("a").claims("file:x/1").claims("file:x/2");
+    // `b` wants all of it, and its session owns it, when `0` makes way for it.
+    let wants = step("b").claims("file:x").after("0");
+    s.plan(
+        plan([step("0"), held, wants])
+            .hitl()
+            .owner("file:x", "agent:b")
+            .preempt(),
+    );
+    s.ask("a", 1, 7);
+    s.seen();
+    s.done("0", 1, "");
+    s.expect(&[
+        "step.completed 0:1",
+        "conflict.detected b:1",
+        "conflict.resolved b:1",
+        "human.expired a:1",
+    ]);
+    assert_eq!(s.data("human.expired a:1")["reason"], "voided");
+}

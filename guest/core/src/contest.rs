@@ -347,7 +347,7 @@ pub(crate) fn meet(
         let record = resolved(step, &detected.contest_id, decision, outcome);
         drafts.push(Draft::of_step(coordination, step, contest, record));
         if outcome == OutcomeKind::Preempts {
-            voided.extend(void_questions(state, detected));
+            void_questions(state, detected, &mut voided);
         }
     }
     seq += voided.len() as u64;
@@ -371,9 +371,8 @@ pub(crate) fn meet(
     drafts
 }
 
-/// Questions of attempts that are being ended are not waited for.
-pub(crate) fn void_questions(state: &State, detected: &Detected) -> Vec<Draft> {
-    let mut drafts = Vec::new();
+/// Questions of attempts that are being ended are not waited for. An attempt may hold several of what is contested.
+pub(crate) fn void_questions(state: &State, detected: &Detected, drafts: &mut Vec<Draft>) {
     for holder in detected.holders.iter().filter(|held| held.token.is_some()) {
         let place = (
             Name::from(holder.coordination_id.as_str()),
@@ -383,11 +382,12 @@ pub(crate) fn void_questions(state: &State, detected: &Detected) -> Vec<Draft> {
         else {
             continue;
         };
-        if step.escalation.is_some() {
-            drafts.push(settle::void(coordination, step));
+        let void = settle::void(coordination, step);
+        let known = drafts.iter().any(|draft| draft.event == void.event);
+        if step.escalation.is_some() && !known {
+            drafts.push(void);
         }
     }
-    drafts
 }
 
 /// Tokens of those whom contests are with; a person decides about these and no others.

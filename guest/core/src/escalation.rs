@@ -355,7 +355,7 @@ fn approved(
         let record = contest::resolved(step, &detected.contest_id, decision, outcome);
         drafts.push(Draft::of_step(coordination, step, cause, record));
         if outcome == OutcomeKind::Preempts {
-            drafts.extend(contest::void_questions(state, detected));
+            contest::void_questions(state, detected, &mut drafts);
         }
     }
     drafts

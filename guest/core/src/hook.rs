@@ -291,7 +291,7 @@ pub(crate) fn answered(
     let record = contest::resolved(step, &known.detected.contest_id, decision, outcome);
     drafts.push(Draft::of_step(coordination, step, seq, record));
     if outcome == OutcomeKind::Preempts {
-        drafts.extend(contest::void_questions(state, &known.detected));
+        contest::void_questions(state, &known.detected, &mut drafts);
     }
     if let HookVerdict::Deny(says) = verdict {
         drafts.push(denied(says));
