@@ -34,7 +34,7 @@ use crate::{describe, ledger, snapshot};
 pub type Answered<T> = Result<T, Rejection>;
 
 /// A domain's coordinator.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     state: State,
     /// A call failed half-way, or is under way.

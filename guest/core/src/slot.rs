@@ -60,7 +60,7 @@ impl Rank {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Session {
     out: u64,
     waiting: Ordered<Rank>,
@@ -94,7 +94,7 @@ impl Note {
 }
 
 /// The slots of a domain and what waits for them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
     in_flight: u64,
     max_in_flight: u64,
