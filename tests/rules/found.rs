@@ -92,3 +92,21 @@ fn r_64_a_snapshot_between_two_records_of_a_call_goes_on_like_the_whole() {
         assert_eq!(whole.digest(), digest, "cut after record {cut}");
     }
 }
+
+/// what a wider limit allows begins with the next call, and that call is due at once, not with the next deadline.
+#[test]
+fn r_63_a_limit_that_was_widened_is_awaited_at_once() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 1);
+    s.now_ms = 1_000;
+    s.plan(plan([step("a"), step("b")]));
+    let before = s.next_deadline().expect("an ack is awaited");
+    assert!(before > 1_000);
+    s.configure(|config| config.max_in_flight = 2).unwrap();
+    assert_eq!(s.next_deadline(), Some(1_000));
+    s.restart();
+    assert_eq!(s.next_deadline(), Some(1_000), "also of a rebuilt instance");
+    s.seen();
+    s.advance(1_000);
+    s.expect(&["step.dispatched b:1"]);
+    assert_eq!(s.next_deadline(), Some(before));
+}
