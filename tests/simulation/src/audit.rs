@@ -327,6 +327,24 @@ impl Audit {
         self.plans.len() as u64
     }
 
+    /// Everything that it goes by from here on, as text: all but the place where the ledger ends.
+    #[must_use]
+    pub fn picture(&mut self) -> String {
+        let end = (self.seq, std::mem::take(&mut self.hash), self.records);
+        (self.seq, self.records) = (0, 0);
+        let text = format!("{self:?}");
+        (self.seq, self.hash, self.records) = end;
+        text
+    }
+
+    /// Grants that live: token, resource, session, and when each lease ends.
+    pub fn held(&self) -> impl Iterator<Item = (u64, &str, &str, u64)> {
+        self.grants.iter().map(|(token, grant)| {
+            let (resource, session) = (grant.resource.as_str(), grant.session.as_str());
+            (*token, resource, session, grant.expires_ms)
+        })
+    }
+
     /// The last record.
     #[must_use]
     pub fn head(&self) -> (u64, &str) {

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use qm2_simulation::exhaust;
 use qm2_simulation::runner::{Mode, replay};
 use qm2_simulation::shrink::shrink;
 use qm2_simulation::target::{Maker, Native};
@@ -44,6 +45,18 @@ enum Command {
         #[arg(long)]
         keep: Option<PathBuf>,
     },
+    /// Explores every interleaving of small configurations, and prints how many states that were
+    Exhaust {
+        /// Only the configurations whose name begins like this
+        #[arg(long, default_value = "")]
+        config: String,
+        /// More inputs in each
+        #[arg(long)]
+        deep: bool,
+        /// Threads
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Prints the ledger of a seed, and what was violated at its end
     Show {
         /// The seed
@@ -74,8 +87,34 @@ fn main() -> Result<ExitCode> {
             jobs,
             keep,
         } => simulate(seed, count, seeds, component_every, jobs, keep),
+        Command::Exhaust { config, deep, jobs } => Ok(exhausted(&config, deep, jobs)),
         Command::Show { seed } => Ok(show(seed)),
     }
+}
+
+/// Every interleaving of the configurations of this name.
+fn exhausted(config: &str, is_deep: bool, jobs: usize) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut scopes = exhaust::configuration::all(is_deep);
+    scopes.retain(|scope| scope.name.starts_with(config));
+    if scopes.is_empty() {
+        println!("no configuration is called {config}");
+        return ExitCode::from(2);
+    }
+    let Err(shown) = exhaust::run(&native(), &scopes, jobs) else {
+        return ExitCode::SUCCESS;
+    };
+    println!("{}", shown.says);
+    println!("moves: {}", shown.moves.join(", "));
+    let what = match shown.is_shrunk {
+        true => "these actions show it",
+        false => "the walk alone shows it; the actions were",
+    };
+    println!("{what}:");
+    for action in &shown.actions {
+        println!("{}", serde_json::json!(action));
+    }
+    ExitCode::FAILURE
 }
 
 /// The ledger of a seed, a line a record.
