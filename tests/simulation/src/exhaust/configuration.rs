@@ -315,15 +315,13 @@ fn contenders(strategy: &str, is_deep: bool) -> Scope {
     }
     let name = format!("contenders-{}", strategy.replace('_', "-"));
     let scope = Scope::new(&name, config(json!({})), vec![whole])
-        .once([
-            Done("c:a:1", "x"),
-            Failed("c:a:1", "retryable"),
-            Renew("c:a:1"),
-        ])
-        .once([Done("c:b:1", "x"), Done("c:a:2", "x"), Due]);
+        .once([Done("c:a:1", "x"), Failed("c:a:1", "retryable")])
+        .once([Done("c:b:1", "x")]);
     let scope = match strategy {
-        "manual_review" => scope.once([YES[0].clone(), NO]),
-        _ => scope.once([Release("c:a:1")]),
+        "manual_review" => more(scope.once([YES[0].clone(), NO]), is_deep, [Due]),
+        _ => scope
+            .once([Renew("c:a:1"), Release("c:a:1")])
+            .once([Done("c:a:2", "x"), Due]),
     };
     let more_of_it = [
         Progress("c:a:1", 1),

@@ -155,6 +155,7 @@ pub fn explore(base: &Base, scope: &Scope) -> Explored {
 
 impl Search<'_> {
     fn whole(&mut self, base: Base) -> Result<(u128, u64), String> {
+        let from = base.machine.clone();
         let mut next = Next {
             live: base.machine.clone(),
             twin: base.machine,
@@ -164,7 +165,7 @@ impl Search<'_> {
             pieces: Vec::new(),
         };
         for call in Situation::opening(self.scope) {
-            next.call(call, &mut true)?;
+            next.call(&from, call, &mut true)?;
         }
         next.pieces = snapshot(&mut next.live)?;
         let state = state(&next.pieces, &mut next.audit, &next.around);
@@ -221,9 +222,9 @@ impl Search<'_> {
         };
         let act = next.around.act(self.scope, this, due_ms);
         if let Act::Call(call) = act {
-            next.call(call, refuses)?;
+            next.call(&from.twin, call, refuses)?;
             while let Some(call) = next.around.prompt(self.scope) {
-                next.call(call, refuses)?;
+                next.call(&from.twin, call, refuses)?;
             }
         }
         next.pieces = snapshot(&mut next.live)?;
@@ -262,9 +263,8 @@ struct Next {
 }
 
 impl Next {
-    /// Makes a call, and checks all there is to check about it.
-    fn call(&mut self, call: Call, refuses: &mut bool) -> Result<(), String> {
-        let before = self.twin.clone();
+    /// Makes a call, and checks all there is to check about it. `from` is the rebuilt instance before the move.
+    fn call(&mut self, from: &Native, call: Call, refuses: &mut bool) -> Result<(), String> {
         let called = self.live.call(&call, None)?;
         let again = self.twin.call(&call, None)?;
         let same = called.answer == again.answer && called.staged == again.staged;
@@ -275,11 +275,11 @@ impl Next {
             return Err(format!("{} answers {error}", call.name()));
         }
         if !called.staged.lines.is_empty() {
+            let folded = self.folded.get_or_insert_with(|| from.clone());
             if std::mem::take(refuses) {
-                check_refused(before.clone(), &call)?;
+                check_refused(folded.clone(), &call)?;
             }
             let (lines, checked) = (called.staged.lines.clone(), true);
-            let folded = self.folded.get_or_insert(before);
             read(folded, &Call::Replay { lines, checked })?;
         }
         let done = done(call, called);
