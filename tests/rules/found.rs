@@ -162,3 +162,21 @@ fn r_45_a_question_of_a_preempted_attempt_is_voided_once_for_all_that_it_holds()
     ]);
     assert_eq!(s.data("human.expired a:1")["reason"], "voided");
 }
+
+/// what a wider limit allows begins with the next call, and that call is due at once, not with the next deadline.
+#[test]
+fn r_63_a_limit_that_was_widened_is_awaited_at_once() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 1);
+    s.now_ms = 1_000;
+    s.plan(plan([step("a"), step("b")]));
+    let before = s.next_deadline().expect("an ack is awaited");
+    assert!(before > 1_000);
+    s.configure(|config| config.max_in_flight = 2).unwrap();
+    assert_eq!(s.next_deadline(), Some(1_000));
+    s.restart();
+    assert_eq!(s.next_deadline(), Some(1_000), "also of a rebuilt instance");
+    s.seen();
+    s.advance(1_000);
+    s.expect(&["step.dispatched b:1"]);
+    assert_eq!(s.next_deadline(), Some(before));
+}

@@ -34,7 +34,7 @@ use crate::{describe, ledger, snapshot};
 pub type Answered<T> = Result<T, Rejection>;
 
 /// A domain's coordinator.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     state: State,
     /// A call failed half-way, or is under way.
@@ -407,10 +407,10 @@ impl Machine {
         self.usable()?;
         self.gate()?;
         let index = &self.state.index;
-        Ok([index.timers.next_due_ms(), index.slots.next_due_ms()]
-            .into_iter()
-            .flatten()
-            .min())
+        // A wider limit has no time of its own: what it allows begins with the next call, which is due.
+        let waits = index.slots.has_next().then_some(self.state.now_ms);
+        let next = [index.timers.next_due_ms(), index.slots.next_due_ms(), waits];
+        Ok(next.into_iter().flatten().min())
     }
 
     /// A coordination, or with an empty id the domain, as canonical JSON; see the WIT.
@@ -460,6 +460,7 @@ impl Machine {
                 return Err(CallError::ReadOnly(fault));
             }
         }
+        self.state.index.slots.refresh(self.state.now_ms);
         Ok(self.state.head.clone())
     }
 
@@ -523,6 +524,7 @@ impl Machine {
         restore.push(chunk)?;
         if last {
             self.state = restore.finish()?;
+            self.state.index.slots.refresh(self.state.now_ms);
         } else {
             self.restore = Some(restore);
         }

@@ -64,7 +64,7 @@ pub(crate) fn remove<T: Ord>(list: &mut Vec<T>, value: &T) {
 
 /// Values in the order of their keys. The keys stand in a tree that is the same for every type of value, the values beside
 /// it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ordered<V> {
     places: Places,
     values: Vec<Option<V>>,
@@ -152,7 +152,7 @@ impl<'a, V> Iterator for Walk<'a, V> {
 }
 
 /// Where the values stand; nothing here knows their type.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Places {
     tree: BTreeMap<Box<[u8]>, usize>,
     /// Places without a value.

@@ -60,7 +60,7 @@ impl Rank {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Session {
     out: u64,
     waiting: Ordered<Rank>,
@@ -94,7 +94,7 @@ impl Note {
 }
 
 /// The slots of a domain and what waits for them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
     in_flight: u64,
     max_in_flight: u64,
@@ -242,8 +242,13 @@ impl Slots {
         self.later.first().map(|note| note.due_ms)
     }
 
+    /// A candidate that is due could go out, as after the limits were widened.
+    pub(crate) fn has_next(&self) -> bool {
+        !self.is_full() && !self.heads.is_empty()
+    }
+
     /// Works the tiers out for this time.
-    fn refresh(&mut self, now_ms: u64) {
+    pub(crate) fn refresh(&mut self, now_ms: u64) {
         if now_ms < self.now_ms {
             // A call with a later time recorded nothing, so that time never was: start over.
             self.now_ms = now_ms;

@@ -125,7 +125,7 @@ fn named(id: &str) -> Option<&str> {
 }
 
 /// A snapshot that is being taken in.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Restore {
     state: State,
     begun: bool,

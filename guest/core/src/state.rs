@@ -447,7 +447,7 @@ object!(Configured {
 });
 
 /// The state of a domain.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) head: Head,
     /// Time of the last record.
@@ -461,7 +461,7 @@ pub(crate) struct State {
 }
 
 /// What follows from the state and is kept at hand.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     pub(crate) timers: Timers,
     pub(crate) slots: Slots,

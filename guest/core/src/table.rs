@@ -7,7 +7,7 @@ use crate::event::Name;
 use crate::order::{Key, Ordered};
 
 /// A map from names to values.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table<V> {
     all: Ordered<(Name, V)>,
 }
@@ -61,7 +61,7 @@ impl<V> Table<V> {
 }
 
 /// A map from numbers to values.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Numbered<V> {
     all: Ordered<(u64, V)>,
 }

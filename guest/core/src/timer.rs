@@ -61,7 +61,7 @@ impl Timer {
 }
 
 /// All awaited times of a domain.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     all: Ordered<Timer>,
 }

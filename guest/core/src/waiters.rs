@@ -51,7 +51,7 @@ struct Parties {
 }
 
 /// One resource.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
     /// Tokens and their steps, ascending.
     exclusive: Vec<(u64, Place)>,
@@ -64,7 +64,7 @@ pub(crate) struct Node {
 }
 
 /// All resources of a domain.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Claims {
     nodes: Table<Node>,
     owners: Vec<Owner>,

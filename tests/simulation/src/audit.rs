@@ -85,10 +85,10 @@ impl Audit {
         let says = |error: String| format!("{}: {error}", done.call.name());
         self.check_end_of_call(done).map_err(says)?;
         self.check_effects(done, &records).map_err(says)?;
-        self.check_answer(done, before, &records).map_err(says)?;
         self.due_reports.clear();
+        // Before the answer: a timer of this very call may have given up the last report.
         self.forget_closed();
-        Ok(())
+        self.check_answer(done, before, &records).map_err(says)
     }
 
     fn line(&mut self, line: &str) -> Result<Value, String> {
@@ -354,6 +354,24 @@ impl Audit {
     #[must_use]
     pub fn coordinations(&self) -> u64 {
         self.plans.len() as u64
+    }
+
+    /// Everything that it goes by from here on, as text: all but the place where the ledger ends.
+    #[must_use]
+    pub fn picture(&mut self) -> String {
+        let end = (self.seq, std::mem::take(&mut self.hash), self.records);
+        (self.seq, self.records) = (0, 0);
+        let text = format!("{self:?}");
+        (self.seq, self.hash, self.records) = end;
+        text
+    }
+
+    /// Grants that live: token, resource, session, and when each lease ends.
+    pub fn held(&self) -> impl Iterator<Item = (u64, &str, &str, u64)> {
+        self.grants.iter().map(|(token, grant)| {
+            let (resource, session) = (grant.resource.as_str(), grant.session.as_str());
+            (*token, resource, session, grant.expires_ms)
+        })
     }
 
     /// The last record.

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod audit;
+pub mod exhaust;
 pub mod mutation;
 pub mod plan;
 pub mod random;

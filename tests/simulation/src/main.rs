@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use qm2_simulation::runner::{Mode, Trace, replay};
 use qm2_simulation::shrink::shrink;
 use qm2_simulation::target::{Maker, Native};
-use qm2_simulation::{mutation, world};
+use qm2_simulation::{exhaust, mutation, world};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -50,6 +50,18 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Explores every interleaving of small configurations, and prints how many states that were
+    Exhaust {
+        /// Only the configurations whose name begins like this
+        #[arg(long, default_value = "")]
+        config: String,
+        /// More inputs in each
+        #[arg(long)]
+        deep: bool,
+        /// Threads
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Prints the ledger of a seed, and what was violated at its end
     Show {
         /// The seed
@@ -87,8 +99,34 @@ fn main() -> Result<ExitCode> {
             mutation::run(&root, only.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Exhaust { config, deep, jobs } => Ok(exhausted(&config, deep, jobs)),
         Command::Show { seed } => Ok(show(seed)),
     }
+}
+
+/// Every interleaving of the configurations of this name.
+fn exhausted(config: &str, is_deep: bool, jobs: usize) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut scopes = exhaust::configuration::all(is_deep);
+    scopes.retain(|scope| scope.name.starts_with(config));
+    if scopes.is_empty() {
+        println!("no configuration is called {config}");
+        return ExitCode::from(2);
+    }
+    let Err(shown) = exhaust::run(&native(), &scopes, jobs) else {
+        return ExitCode::SUCCESS;
+    };
+    println!("{}", shown.says);
+    println!("moves: {}", shown.moves.join(", "));
+    let what = match shown.is_shrunk {
+        true => "these actions show it",
+        false => "the walk alone shows it; the actions were",
+    };
+    println!("{what}:");
+    for action in &shown.actions {
+        println!("{}", serde_json::json!(action));
+    }
+    ExitCode::FAILURE
 }
 
 /// The ledger of a seed, a line a record.

@@ -34,7 +34,7 @@ pub trait Target {
 pub type Maker = dyn Fn() -> Box<dyn Target>;
 
 /// The core without a component around it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Native {
     machine: Machine,
 }

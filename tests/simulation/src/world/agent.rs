@@ -24,7 +24,7 @@ pub(super) struct Work {
 }
 
 /// A caller without a role.
-pub(super) fn caller(session: &str) -> Caller {
+pub(crate) fn caller(session: &str) -> Caller {
     let (session, role) = (session.to_owned(), None);
     Caller { session, role }
 }
@@ -38,7 +38,7 @@ fn with_role(session: &str, role: Role) -> Caller {
 }
 
 /// An envelope without content.
-pub(super) fn envelope(
+pub(crate) fn envelope(
     id: &str,
     step: Option<&str>,
     attempt: Option<u32>,
