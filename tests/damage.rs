@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 fn number(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
@@ -31,26 +32,52 @@ fn number(name: &str, default: u64) -> u64 {
 /// Lengths that are tried beside those around pages.
 const LENGTHS: usize = 2_000;
 
-/// Plays cases in parallel, each in a folder that only its thread uses, and counts what came of them.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long one case may take; long, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Plays cases in parallel, each in a folder that only its thread uses, and counts what came of them. One that hangs is
+/// named, and ends the process: nothing else ends a thread.
 fn play(
     count: usize,
     case: impl Fn(usize, &Path) -> Result<Came, String> + Sync,
 ) -> BTreeMap<Came, usize> {
     let (next, counted) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let at_work: Vec<Mutex<Option<(usize, Instant)>>> =
+        (0..threads).map(|_| Mutex::default()).collect();
+    let begin = |thread: usize, case: Option<usize>| {
+        *at_work[thread].lock().expect("no panic") = case.map(|at| (at, Instant::now()));
+    };
+    let work = |thread: usize| {
+        let folder = folder();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return begin(thread, None);
+            }
+            begin(thread, Some(at));
+            let came = case(at, folder.path()).unwrap_or_else(|says| panic!("{says}"));
+            *counted.lock().expect("no panic").entry(came).or_insert(0) += 1;
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let folder = folder();
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= count {
-                        return;
-                    }
-                    let came = case(at, folder.path()).unwrap_or_else(|says| panic!("{says}"));
-                    *counted.lock().expect("no panic").entry(came).or_insert(0) += 1;
+        let work = &work;
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || work(thread)))
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(LOOK_EVERY);
+            for (thread, place) in threads.iter().zip(&at_work) {
+                let begun = *place.lock().expect("no panic");
+                if let Some((at, since)) = begun
+                    && since.elapsed() > PATIENCE
+                    && !thread.is_finished()
+                {
+                    eprintln!("case {at} of {count} hangs");
+                    std::process::abort();
                 }
-            });
+            }
         }
     });
     counted.into_inner().expect("no panic")
@@ -69,7 +96,10 @@ fn check(data: &Path, made: &Made, is_owned: bool) -> Result<Came, String> {
     let came = seen::read(data, made, &stands)?;
     if is_owned {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(seen::own(data, made, &stands))?;
+        let came = runtime.block_on(seen::own(data, made, &stands));
+        // Without waiting for what may hang there.
+        runtime.shutdown_background();
+        came?;
     }
     Ok(came)
 }
