@@ -6,8 +6,10 @@
 mod claim;
 mod effect;
 mod input;
+mod person;
 mod plan;
 mod record;
+mod step;
 
 use claim::Grants;
 use plan::{Phase, Plan, list, number, text};

@@ -30,7 +30,7 @@ enum Origin {
     /// Somebody who tries again until it is answered.
     Caller,
     /// A step that claims one more resource.
-    Claim(Work),
+    Claim(Box<Work>),
     /// The host, which does not wait for the answer.
     Host,
 }

@@ -53,10 +53,16 @@ struct Node {
     around: Situation,
 }
 
+/// A state with the inputs that are left in it.
+type Seen = (u128, Vec<u8>);
+
+/// Ways from a state to an end, and the moves of the longest.
+type Ways = (u128, u64);
+
 struct Search<'a> {
     scope: &'a Scope,
-    /// Ways from a state to an end and the moves of the longest; none while the state is being explored.
-    seen: HashMap<(u128, Vec<u8>), Option<(u128, u64)>>,
+    /// None while the state is being explored.
+    seen: HashMap<Seen, Option<Ways>>,
     explored: Explored,
     path: Vec<Move>,
 }

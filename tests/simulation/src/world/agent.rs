@@ -324,7 +324,10 @@ impl World<'_> {
             now_ms: 0,
             request,
         };
-        self.later(0, Event::Call(call, Origin::Claim(work.clone()), 0));
+        self.later(
+            0,
+            Event::Call(call, Origin::Claim(Box::new(work.clone())), 0),
+        );
     }
 
     /// A claim was granted: it is used, renewed, or given back.
