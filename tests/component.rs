@@ -19,7 +19,7 @@ use std::path::Path;
 /// What it may have now, in bytes, so that growth is seen. 400 000 is where it has to come down to.
 const BYTES_MAX: usize = 510_000;
 /// What is needed to build the component; cargo looks at every member of the workspace.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     ".cargo",
     "Cargo.lock",
     "Cargo.toml",
@@ -30,6 +30,7 @@ const SOURCES: [&str; 10] = [
     "tests/main.rs",
     "tests/program.rs",
     "wit",
+    "tests/simulation",
 ];
 
 #[test]

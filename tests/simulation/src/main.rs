@@ -170,7 +170,7 @@ fn simulate(
                     }
                     let with_component =
                         component_every > 0 && this.is_multiple_of(component_every);
-                    one(this, with_component.then_some(&compare), &totals);
+                    one(this, with_component.then_some(&*compare), &totals);
                 }
             });
         }
@@ -218,7 +218,7 @@ fn native() -> Box<Maker> {
 /// Does a run again through something else.
 type Comparer = dyn Fn() -> Result<Box<Maker>, String> + Sync;
 
-fn one(seed: u64, compare: Option<&Box<Comparer>>, totals: &Totals) {
+fn one(seed: u64, compare: Option<&Comparer>, totals: &Totals) {
     let maker = native();
     let run = world::run(&maker, seed, compare.is_some());
     let mut violation = run.violation;
