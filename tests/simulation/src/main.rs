@@ -277,14 +277,15 @@ fn same(native: &Trace, component: &Trace) -> Result<(), String> {
 
 #[cfg(feature = "component")]
 fn comparer() -> Result<Box<Comparer>> {
-    use qm2_simulation::target::Component;
+    use qm2_simulation::target::{Component, Target};
     let engine = qm2_host::engine::Engine::new()?;
     Ok(Box::new(move || {
         let engine = engine.clone();
         Component::new(&engine)?;
-        Ok(Box::new(move || {
-            Box::new(Component::new(&engine).expect("an instance can be made")) as _
-        }) as _)
+        let maker: Box<Maker> = Box::new(move || -> Box<dyn Target> {
+            Box::new(Component::new(&engine).expect("an instance can be made"))
+        });
+        Ok(maker)
     }))
 }
 

@@ -135,6 +135,7 @@ pub use component::Component;
 mod component {
     use super::{Called, Fault, FaultKind, Target};
     use qm2_core::call::Call;
+    use qm2_core::receipt::CallError;
     use qm2_host::engine::{Engine, ImportFault, Instance};
 
     /// The component in wasmtime.
@@ -155,6 +156,7 @@ mod component {
 
     impl Target for Component {
         fn call(&mut self, call: &Call, fault: Option<Fault>) -> Result<Called, String> {
+            let refuses = fault.is_some_and(|fault| fault.kind == FaultKind::Refuse);
             let fault = fault.map(|fault| match fault.kind {
                 FaultKind::Refuse => ImportFault::refuse(fault.import),
                 FaultKind::Crash => ImportFault::trap(fault.import),
@@ -168,11 +170,11 @@ mod component {
                 }
                 Err(died) => return Err(format!("{}: {died}", call.name())),
             };
-            // Only a host without transactions sees what an instance said before it died; this one does not.
+            let refused_append = matches!(answer, Some(Err(CallError::LedgerUnavailable)));
             Ok(Called {
                 answer,
                 staged: self.instance.take_staged(),
-                is_busy: self.instance.import_fault_struck(),
+                is_busy: refuses && self.instance.import_fault_struck() && !refused_append,
             })
         }
     }
