@@ -219,11 +219,31 @@ fn every_race_is_run_in_both_orders() {
     }
 }
 
+/// What simulation found: a run that was shrunk and kept, and that no test makes.
+const OF_SIMULATION: &str = "seed-";
+
+/// Their steps are given; with `QM2_BLESS=1` what comes of them is written.
+#[test]
+fn every_vector_of_simulation_is_in_its_form() {
+    let mut found = files();
+    found.retain(|(name, _)| name.starts_with(OF_SIMULATION));
+    assert!(!found.is_empty(), "none is kept");
+    for (name, text) in found {
+        let blessed = vector::blessed::<Native>(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        if record::is_blessing() {
+            let path = record::folder().join(name).with_extension("json");
+            std::fs::write(path, blessed).expect("it can be written");
+        } else {
+            assert_eq!(vector::difference(&text, &blessed), None, "{name}");
+        }
+    }
+}
+
 #[test]
 fn every_vector_is_of_a_test_that_is_there() {
     let of_tests: Vec<String> = rule::tests().iter().map(rule::RuleTest::vector).collect();
     let mut stale = files();
-    stale.retain(|(name, _)| !of_tests.contains(name));
+    stale.retain(|(name, _)| !of_tests.contains(name) && !name.starts_with(OF_SIMULATION));
     for (name, _) in &stale {
         assert!(record::is_blessing(), "{name} is of no test");
         let path = record::folder().join(name).with_extension("json");

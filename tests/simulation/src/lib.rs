@@ -13,4 +13,5 @@ pub mod random;
 pub mod runner;
 pub mod shrink;
 pub mod target;
+pub mod vector;
 pub mod world;

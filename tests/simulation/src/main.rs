@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use qm2_simulation::runner::{Mode, Trace, replay};
 use qm2_simulation::shrink::shrink;
 use qm2_simulation::target::{Maker, Native};
-use qm2_simulation::{exhaust, mutation, world};
+use qm2_simulation::{exhaust, mutation, vector, world};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -197,12 +197,12 @@ fn simulate(
     if let Some(path) = keep {
         let run = world::run(&native(), seed, true);
         let (actions, says) = shrink(&native(), run.mode, &run.log, &violation);
-        let append_first = run.mode == Mode::AppendFirst;
-        let text = serde_json::json!({"seed": seed, "violation": says, "appendFirst": append_first, "actions": actions});
-        std::fs::write(&path, serde_json::to_string_pretty(&text)?)
+        let title = says.lines().next().unwrap_or_default();
+        let vector = vector::of(&actions, run.mode, &format!("seed {seed}: {title}"));
+        std::fs::write(&path, serde_json::to_string_pretty(&vector)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         println!(
-            "{} of {} actions show it: {}",
+            "{} of {} actions show it: {}; put it into tests/vectors as seed-{seed}.json and bless it when it is mended",
             actions.len(),
             run.log.len(),
             path.display()
