@@ -53,16 +53,13 @@ struct Node {
     around: Situation,
 }
 
-/// A state with the inputs that are left in it.
-type Seen = (u128, Vec<u8>);
-
 /// Ways from a state to an end, and the moves of the longest.
 type Ways = (u128, u64);
 
 struct Search<'a> {
     scope: &'a Scope,
-    /// None while the state is being explored.
-    seen: HashMap<Seen, Option<Ways>>,
+    /// By normal form and what can still happen; none while a state is being explored.
+    seen: HashMap<(u128, Vec<u8>), Option<Ways>>,
     explored: Explored,
     path: Vec<Move>,
 }
@@ -160,7 +157,7 @@ pub fn explore(base: &Base, scope: &Scope) -> Explored {
 }
 
 impl Search<'_> {
-    fn whole(&mut self, base: Base) -> Result<(u128, u64), String> {
+    fn whole(&mut self, base: Base) -> Result<Ways, String> {
         let from = base.machine.clone();
         let mut next = Next {
             live: base.machine.clone(),
@@ -179,7 +176,7 @@ impl Search<'_> {
     }
 
     /// A state that was not seen before, and everything that can follow from it.
-    fn enter(&mut self, mut node: Node) -> Result<(u128, u64), String> {
+    fn enter(&mut self, mut node: Node) -> Result<Ways, String> {
         self.explored.states += 1;
         require(self.path.len() < MOVES_MAX, || {
             format!("does not come to its end in {MOVES_MAX} moves")
@@ -216,7 +213,7 @@ impl Search<'_> {
         this: Move,
         due_ms: Option<u64>,
         refuses: &mut bool,
-    ) -> Result<(u128, u64), String> {
+    ) -> Result<Ways, String> {
         self.explored.transitions += 1;
         let mut next = Next {
             live: from.live.clone(),
