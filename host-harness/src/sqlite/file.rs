@@ -8,7 +8,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,14 +85,8 @@ fn make(path: &Path) -> Result<()> {
         connection.close().map_err(|(_, e)| e)
     };
     fill().map_err(|e| data_error(&new, &e))?;
-    // Never over one that somebody else has put there meanwhile.
-    let put = match fs::hard_link(&new, path) {
-        Ok(()) => fs::remove_file(&new),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&new),
-        // Not every file system has links.
-        Err(_) => fs::rename(&new, path),
-    };
-    put.map_err(io("put in its place"))?;
+    // Whoever makes one owns the data directory, so nobody else has put one there meanwhile.
+    fs::rename(&new, path).map_err(io("put in its place"))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     paths::sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))
 }
