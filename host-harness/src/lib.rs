@@ -13,7 +13,7 @@
 //! | [`people`], [`escalation`] | who answers questions, and the questions as records tell them |
 //! | [`guard`] | commands that run only while a grant lives |
 //! | [`hook`] | who is asked before something happens, and told afterwards |
-//! | [`engine`], [`call`] | the component itself, or another one, for hosts that bring their own loop |
+//! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
 //! | [`lane`] | how much runs at once |
 //! | [`socket`] | reaching the process that owns a data directory |

@@ -22,7 +22,7 @@ impl AgentsFile {
     /// The table of its agents, for the folder that the file lies in.
     ///
     /// # Errors
-    /// [`HostError::Glob`] if an entry was made by hand and is wrong.
+    /// `HostError::Glob` if an entry was made by hand and is wrong.
     pub fn table(&self, folder: &Path) -> Result<AgentTable> {
         self.agents
             .iter()
@@ -34,7 +34,7 @@ impl AgentsFile {
     /// The handlers of its hooks, for the folder that the file lies in.
     ///
     /// # Errors
-    /// [`HostError::Hook`] if an entry was made by hand and is wrong.
+    /// `HostError::Hook` if an entry was made by hand and is wrong.
     pub fn hook_table(&self, folder: &Path) -> Result<HookTable> {
         self.hooks
             .iter()

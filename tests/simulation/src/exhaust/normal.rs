@@ -3,7 +3,7 @@
 //! What goes in is everything: the core's snapshot, all that the model knows, and what the world around them knows. Only
 //! numbers of records are written as names, in the order in which they come about in the text, and the end of the ledger is
 //! left out. That is sound since core and model use such a number in two ways alone: for being the same as another one,
-//! which a name keeps; and for being less than another one in the few places of [`Group`], whose order is written as well.
+//! which a name keeps; and for being less than another one in the few places of `Group`, whose order is written as well.
 //! A number of a record is known by its size: see [`FROM`]. Nothing about time is left out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
