@@ -40,6 +40,8 @@ pub struct Audit {
     moved: RefCell<Vec<(BTreeSet<u64>, u64)>>,
     /// The step whose leases the next record has to renew.
     due_renewal: Option<(String, String)>,
+    /// Tokens that the records of this call gave back.
+    given_back: BTreeSet<u64>,
     /// Reports that the records of this call made due.
     due_reports: BTreeSet<u64>,
     /// What was handed out under a key and delivery, until the coordination is closed.
@@ -88,6 +90,7 @@ impl Audit {
         self.check_end_of_call(done).map_err(says)?;
         self.check_effects(done, &records).map_err(says)?;
         self.due_reports.clear();
+        self.given_back.clear();
         // Before the answer: a timer of this very call may have given up the last report.
         self.forget_closed();
         self.check_answer(done, before, &records).map_err(says)

@@ -430,6 +430,7 @@ impl Audit {
                         format!("{token} is not held")
                     })?;
                     self.grants.remove(token)?;
+                    self.given_back.insert(token);
                 }
                 Ok(())
             }
