@@ -811,6 +811,8 @@ fn the_other_bounds_are_those_of_the_spec() {
     assert_eq!(limit::TIMERS_A_CALL_MAX, 4_096);
     assert_eq!(limit::KEPT_INPUTS_AN_ATTEMPT_MAX, 16);
     assert_eq!(limit::FREE_RETRIES_MAX, 3);
+    // Not the spec's, which has none: without it a step could go on for ever.
+    assert_eq!(limit::SILENT_ATTEMPTS_MAX, 3);
     assert_eq!(limit::RETRY_AFTER_MS, 1_000);
     assert_eq!(
         limit::REDELIVERY_MS,

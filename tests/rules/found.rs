@@ -180,3 +180,20 @@ fn r_63_a_limit_that_was_widened_is_awaited_at_once() {
     s.expect(&["step.dispatched b:1"]);
     assert_eq!(s.next_deadline(), Some(before));
 }
+
+/// silence gives an exhausted step three more attempts, not one after another for ever.
+#[test]
+fn r_56_what_silence_allows_has_an_end() {
+    let mut s = Scenario::new();
+    let a = step("a").set("risk", "low");
+    s.plan(plan([a]).hitl().human_set("fallback", "allow"));
+    let mut silent = |attempt: u32| {
+        s.fail("a", attempt, FailureClass::Retryable, "x");
+        s.seen();
+        s.advance(s.now_ms + 11_000);
+        s.data(&format!("human.expired a:{attempt}"))["fallback"].clone()
+    };
+    assert_eq!([silent(1), silent(2), silent(3)], ["allow"; 3]);
+    assert_eq!(silent(4), "deny");
+    assert_eq!(s.step_state("a"), "failed");
+}

@@ -24,7 +24,7 @@ use crate::event::{
 use crate::id::{check_bytes, check_session, split_number};
 use crate::limit;
 use crate::message::{Caller, HumanVerdict};
-use crate::plan::{Fallback, Level, Risk};
+use crate::plan::{Fallback, Human, Level, Risk};
 use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, Escalation, State, Step};
 use crate::step::Unheeded;
@@ -427,15 +427,11 @@ pub(crate) fn expire(
     };
     let seq = state.next_seq();
     let next = open.level + 1;
-    let more = (next as usize) <= human.levels.len();
-    let fallback = match human.fallback {
-        Fallback::Allow if !may_allow(state, coordination, step, open) => Fallback::Deny,
-        fallback => fallback,
-    };
+    let fallback = fallback(state, coordination, human, step, open);
     let event = HumanExpired {
         escalation_id: format!("e{}", open.seq),
         level: open.level,
-        fallback: (!more).then_some(fallback),
+        fallback,
         reason,
     };
     let mut drafts = vec![Draft::of_step(
@@ -444,17 +440,39 @@ pub(crate) fn expire(
         open.requested_seq,
         event,
     )];
-    if more {
+    if fallback.is_none() {
         drafts.push(ask(coordination, step, open.seq, next, now_ms, seq));
-    } else if fallback == Fallback::Deny {
+    } else if fallback == Some(Fallback::Deny) {
         let says = "nobody answered in time".to_owned();
         drafts.extend(denied(coordination, step, open, says, now_ms, seq, seq + 1));
     }
     drafts
 }
 
-/// a timeout stands for an approval only where little can go wrong.
+/// what a timeout of the level that is asked stands for; `None` where another level is left.
+pub(crate) fn fallback(
+    state: &State,
+    coordination: &Coordination,
+    human: &Human,
+    step: &Step,
+    open: &Escalation,
+) -> Option<Fallback> {
+    if (open.level as usize) < human.levels.len() {
+        return None;
+    }
+    Some(match human.fallback {
+        Fallback::Allow if !may_allow(state, coordination, step, open) => Fallback::Deny,
+        fallback => fallback,
+    })
+}
+
+/// a timeout stands for an approval only where little can go wrong, and not for ever: a step that only ever fails,
+/// whose plan has no deadline and whose people never answer, has to end as well.
 fn may_allow(state: &State, coordination: &Coordination, step: &Step, open: &Escalation) -> bool {
+    let outside = step.attempt - 1 - step.retries - step.free_retries;
+    if open.kind == EscalationKind::Exhausted && outside >= limit::SILENT_ATTEMPTS_MAX {
+        return false;
+    }
     let kind = matches!(
         open.kind,
         EscalationKind::Exhausted | EscalationKind::Question

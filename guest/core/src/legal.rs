@@ -11,8 +11,10 @@ use crate::codec::canonical;
 use crate::config::Config;
 use crate::contest;
 use crate::digest::sha256_hex;
+use crate::escalation::fallback;
 use crate::event::{
-    Created, Detected, EscalationKind, Event, RULES, Record, Resolved, SkipReason, Which,
+    Created, Detected, EscalationKind, Event, ExpiredReason, RULES, Record, Resolved, SkipReason,
+    Which,
 };
 use crate::hook;
 use crate::id::{attempt_key, split_attempt_key, split_number, split_report_key};
@@ -377,7 +379,16 @@ fn check_step(
                 && data.is_final == (data.verdict != HumanVerdict::Approve || enough)
         }),
         Event::HumanExpired(data) => step.escalation.as_ref().is_some_and(|open| {
-            data.escalation_id == format!("e{}", open.seq) && data.level == open.level
+            // What closes a question from outside takes no fallback; what a timeout stands for is not a matter of choice.
+            let outside = matches!(
+                data.reason,
+                ExpiredReason::Voided | ExpiredReason::Unanswered
+            );
+            let due = coordination.human().filter(|_| !outside);
+            let due = due.and_then(|human| fallback(state, coordination, human, step, open));
+            data.escalation_id == format!("e{}", open.seq)
+                && data.level == open.level
+                && data.fallback == due
         }),
         Event::InputRejected(_) => step.kept(attempt).rejected < KEPT_INPUTS_AN_ATTEMPT_MAX,
         _ => false,

@@ -86,6 +86,8 @@ pub const IN_FLIGHT_MAX: u64 = 100_000;
 pub const KEPT_INPUTS_AN_ATTEMPT_MAX: u32 = 16;
 /// Retries of a step that use no budget, all together.
 pub const FREE_RETRIES_MAX: u32 = 3;
+/// Attempts of a step outside its policy up to which a timeout of a question may stand for an approval of another.
+pub const SILENT_ATTEMPTS_MAX: u32 = 3;
 /// What a caller waits before it tries again at a bound, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 1_000;
 /// Waits after each redelivery of a message, in milliseconds; as many redeliveries as entries.

@@ -6,6 +6,9 @@ use super::plan::{Phase, Plan, Step, flag, list, number, text};
 use super::record::Record;
 use super::{Audit, require};
 
+/// attempts beside its retries up to which silence gives a step another.
+const SILENT_ATTEMPTS_MAX: u64 = 3;
+
 impl Audit {
     pub(super) fn decided(
         &self,
@@ -78,6 +81,7 @@ impl Audit {
             }
             "exhausted" | "unknown_effect" if is_approved => {
                 next.attempt += 1;
+                next.beyond += 1;
                 next.phase = Phase::Idle;
                 next.is_over = false;
                 next.was_asked = false;
@@ -122,7 +126,8 @@ impl Audit {
                     "allow" => {
                         let may = wanted == "allow"
                             && matches!(kind.as_str(), "exhausted" | "question")
-                            && text(&step.def, "risk") == "low";
+                            && text(&step.def, "risk") == "low"
+                            && (kind != "exhausted" || next.beyond < SILENT_ATTEMPTS_MAX);
                         require(may, || format!("{place}: {kind} is allowed by a timeout"))?;
                         next.question = None;
                         self.go_on(next, plan, at_ms, &kind, true);

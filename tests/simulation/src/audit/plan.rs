@@ -68,6 +68,8 @@ pub struct Step {
     pub delivery: u64,
     pub retries: u64,
     pub free_retries: u64,
+    /// Attempts that answers, or what stands for them, gave it beside its retries.
+    pub beyond: u64,
     pub due_ms: u64,
     pub skip_reason: String,
     /// The record that made it final.
@@ -125,6 +127,7 @@ impl Step {
             delivery: 0,
             retries: 0,
             free_retries: 0,
+            beyond: 0,
             due_ms: 0,
             skip_reason: String::new(),
             ended_seq: 0,
