@@ -132,7 +132,7 @@ fn deny(reason: &str) -> HookVerdict {
 // ---- HK and HM rows ----
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_1_handlers_run_by_priority_and_ties_as_they_were_added() {
+async fn hk_01_handlers_run_by_priority_and_ties_as_they_were_added() {
     let log = Log::default();
     let (ended, records) = run_with(|builder| {
         let hooks = [("a", 0), ("b", 5), ("c", 0), ("d", -1), ("e", 5)];
@@ -151,7 +151,7 @@ async fn hk_1_handlers_run_by_priority_and_ties_as_they_were_added() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_2_told_handlers_start_together_and_all_are_awaited_each_for_itself() {
+async fn hk_02_told_handlers_start_together_and_all_are_awaited_each_for_itself() {
     // Nobody comes past the barrier before all three are there.
     let barrier = Arc::new(Barrier::new(3));
     let finished = Arc::new(AtomicBool::new(false));
@@ -198,7 +198,7 @@ async fn hk_2_told_handlers_start_together_and_all_are_awaited_each_for_itself()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_3_asked_handlers_run_one_after_another_each_with_its_own_copy() {
+async fn hk_03_asked_handlers_run_one_after_another_each_with_its_own_copy() {
     let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Log::default();
     let (ended, records) = run_with(|builder| {
@@ -235,7 +235,7 @@ async fn hk_3_asked_handlers_run_one_after_another_each_with_its_own_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_4_first_deny_ends_the_chain() {
+async fn hk_04_first_deny_ends_the_chain() {
     let log = Log::default();
     let (ended, records) = run_with(|builder| {
         builder
@@ -255,7 +255,7 @@ async fn hk_4_first_deny_ends_the_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_5_errors_of_told_handlers_change_nothing() {
+async fn hk_05_errors_of_told_handlers_change_nothing() {
     let log = Log::default();
     let (ended, records) = run_with(|builder| {
         let told = |name: &str| {
@@ -281,7 +281,7 @@ async fn hk_5_errors_of_told_handlers_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_6_handler_that_never_settles_blocks_nothing() {
+async fn hk_06_handler_that_never_settles_blocks_nothing() {
     let limit = Duration::from_millis(200);
     let hangs = |_| pending::<Result<HookVerdict, String>>();
     let hangs_told = |_| pending::<Result<(), String>>();
@@ -300,7 +300,7 @@ async fn hk_6_handler_that_never_settles_blocks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_7_limit_is_the_domains_unless_a_registration_says_less_and_600_s_at_most() {
+async fn hk_07_limit_is_the_domains_unless_a_registration_says_less_and_600_s_at_most() {
     let hangs = |_| pending::<Result<HookVerdict, String>>();
     let quick = |builder: DomainBuilder| {
         let mut config = Config::new("d");
@@ -350,7 +350,7 @@ async fn hk_7_limit_is_the_domains_unless_a_registration_says_less_and_600_s_at_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hk_8_errors_and_panics_of_asked_handlers_are_a_deny_in_their_name() {
+async fn hk_08_errors_and_panics_of_asked_handlers_are_a_deny_in_their_name() {
     let fails = Hook::asked("fails", |_| async {
         Err("no connection to the policy server")
     });
@@ -371,7 +371,7 @@ async fn hk_8_errors_and_panics_of_asked_handlers_are_a_deny_in_their_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hm_4_first_review_stands_until_somebody_denies_and_no_opinion_undoes_nothing() {
+async fn hm_04_first_review_stands_until_somebody_denies_and_no_opinion_undoes_nothing() {
     let log = Log::default();
     let (ended, records) = run_with(|builder| {
         builder

@@ -1,0 +1,1 @@
+//! Event stream: EV-1 to EV-10.

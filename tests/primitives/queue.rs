@@ -1,0 +1,1 @@
+//! Durable queue: DQ-1 to DQ-19.
