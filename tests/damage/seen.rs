@@ -41,14 +41,64 @@ pub enum Came {
     Error,
 }
 
-impl Stands {
+/// What stands there when looked up number by number, and when read from one end to the other. Of a tree whose pages are
+/// broken SQLite can tell two stories, and then either is an answer.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// What the lines are, wherever they are listed.
+    lines: [Stands; 2],
+    /// The same, and how they are listed by coordination.
+    listed: [Stands; 2],
+}
+
+impl Views {
     pub fn read(data: &Path, made: &Made) -> Self {
-        Self::look(data, made).unwrap_or(Self::Unreadable)
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let opened = Connection::open_with_flags(data.join(STORE), flags);
+        let view = |look: fn(&Connection, &Made) -> rusqlite::Result<Stands>| match &opened {
+            Ok(connection) => look(connection, made).unwrap_or(Stands::Unreadable),
+            Err(_) => Stands::Unreadable,
+        };
+        let lines = [view(Stands::look_up), view(Stands::scan)];
+        let listed = lines.clone().map(|stands| match stands {
+            Stands::AsWritten => view(Stands::places),
+            stands => stands,
+        });
+        Self { lines, listed }
     }
 
-    fn look(data: &Path, made: &Made) -> rusqlite::Result<Self> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let connection = Connection::open_with_flags(data.join(STORE), flags)?;
+    /// Whether an answer of who reads everything fits one of the views.
+    pub fn any(&self, fits: impl Fn(&Stands) -> bool) -> bool {
+        self.listed.iter().any(fits)
+    }
+
+    /// Whether an answer of who reads only the lines does. An owner does not look how they are listed before it needs that.
+    fn any_of_lines(&self, fits: impl Fn(&Stands) -> bool) -> bool {
+        self.lines.iter().any(fits)
+    }
+}
+
+impl Stands {
+    fn scan(connection: &Connection, made: &Made) -> rusqlite::Result<Self> {
+        let mut all = connection.prepare("SELECT seq, line FROM ledger ORDER BY seq")?;
+        let mut rows = all.query([])?;
+        for (seq, line) in (1_i64..).zip(&made.lines) {
+            let Some(row) = rows.next()? else {
+                return Ok(Self::Ends(seq.unsigned_abs()));
+            };
+            let same = matches!(row.get_ref(0)?, ValueRef::Integer(found) if found == seq)
+                && matches!(row.get_ref(1)?, ValueRef::Text(text) if text == line.as_bytes());
+            if !same {
+                return Ok(Self::Differs(seq.unsigned_abs()));
+            }
+        }
+        if rows.next()?.is_some() {
+            return Ok(Self::Differs(made.lines.len() as u64 + 1));
+        }
+        Ok(Self::AsWritten)
+    }
+
+    fn look_up(connection: &Connection, made: &Made) -> rusqlite::Result<Self> {
         let mut one = connection.prepare("SELECT line FROM ledger WHERE seq = ?1")?;
         let after = |seq: i64| {
             let any = "SELECT EXISTS (SELECT 1 FROM ledger WHERE seq > ?1)";
@@ -73,7 +123,25 @@ impl Stands {
         if after(i64::try_from(last).unwrap_or(i64::MAX))? {
             return Ok(Self::Differs(last as u64 + 1));
         }
-        Self::places(&connection, made)
+        Ok(Self::AsWritten)
+    }
+
+    /// The first record that is not what was written where it was.
+    pub fn first_bad(&self) -> Option<u64> {
+        match self {
+            Self::Differs(seq) | Self::Ends(seq) | Self::Misplaced(seq) => Some(*seq),
+            Self::AsWritten | Self::Unreadable => None,
+        }
+    }
+
+    /// How many lines from the first an owner that goes on must have kept; `None` where it must not go on.
+    fn kept(&self, made: &Made) -> Option<usize> {
+        match self {
+            Self::AsWritten => Some(made.lines.len()),
+            // Nobody can tell an end that was cut off.
+            Self::Ends(seq) => usize::try_from(*seq - 1).ok(),
+            Self::Differs(_) | Self::Misplaced(_) | Self::Unreadable => None,
+        }
     }
 
     /// All lines are there; whether each is listed under its coordination, and there once.
@@ -111,34 +179,27 @@ impl Stands {
 ///
 /// # Errors
 /// What is wrong with the answer.
-pub fn read(data: &Path, made: &Made, stands: &Stands) -> Result<Came, String> {
+pub fn read(data: &Path, made: &Made, views: &Views) -> Result<Came, String> {
     let looked = catch_unwind(AssertUnwindSafe(|| look(data, made)));
-    let answer = looked.map_err(|_| "it panicked".to_owned())?;
-    let wrong =
-        |answer: &dyn std::fmt::Debug| Err(format!("{answer:?}, but there stands {stands:?}"));
-    match (answer, stands) {
-        (Err(e), _) => said(&e).map(|()| Came::Error),
-        (
-            Ok(Verified {
-                fault: None,
-                state_digest,
-                head,
-            }),
-            Stands::AsWritten,
-        ) => {
+    let verified = match looked.map_err(|_| "it panicked".to_owned())? {
+        Ok(verified) => verified,
+        Err(e) => return said(&e).map(|()| Came::Error),
+    };
+    let (fits, came) = match &verified.fault {
+        None => {
             let due = (made.lines.len() as u64, Some(&made.state_digest));
-            match (head.seq, state_digest.as_ref()) == due {
-                true => Ok(Came::Whole),
-                false => wrong(&(head, state_digest)),
-            }
+            let same = (verified.head.seq, verified.state_digest.as_ref()) == due;
+            let whole = views.any(|stands| *stands == Stands::AsWritten);
+            (same && whole, Came::Whole)
         }
-        (
-            Ok(Verified {
-                fault: Some(fault), ..
-            }),
-            Stands::Differs(seq) | Stands::Ends(seq) | Stands::Misplaced(seq),
-        ) if fault.seq == *seq => Ok(Came::FirstBad),
-        (Ok(verified), _) => wrong(&verified),
+        Some(fault) => {
+            let named = |stands: &Stands| stands.first_bad() == Some(fault.seq);
+            (views.any(named), Came::FirstBad)
+        }
+    };
+    match fits {
+        true => Ok(came),
+        false => Err(format!("{verified:?}, but there stands {views:?}")),
     }
 }
 
@@ -173,20 +234,25 @@ fn said(error: &HostError) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with what came of it.
-pub async fn own(data: &Path, made: &Made, stands: &Stands) -> Result<Came, String> {
+pub async fn own(data: &Path, made: &Made, views: &Views) -> Result<Came, String> {
     let opening = tokio::spawn(builder(data).open());
     let opened = tokio::time::timeout(PATIENCE, opening).await;
     let opened = opened.map_err(|_| "opening hangs".to_owned())?;
     let opened = opened.map_err(|e| format!("opening: {e}"))?;
-    let domain = match (opened, stands) {
-        (Ok(domain), _) => domain,
-        (Err(HostError::LedgerBroken { seq, .. }), Stands::Differs(due)) if seq == *due => {
+    let domain = match opened {
+        Ok(domain) => domain,
+        // Nor does an owner look at what its snapshot stands for: it may name a later one.
+        Err(HostError::LedgerBroken { seq, .. })
+            if views.any_of_lines(
+                |stands| matches!(stands, Stands::Differs(first) if *first <= seq),
+            ) =>
+        {
             return Ok(Came::FirstBad);
         }
-        (Err(e @ HostError::LedgerBroken { .. }), _) => {
-            return Err(format!("{e}, but there stands {stands:?}"));
+        Err(e @ HostError::LedgerBroken { .. }) => {
+            return Err(format!("{e}, but there stands {views:?}"));
         }
-        (Err(e), _) => return said(&e).map(|()| Came::Error),
+        Err(e) => return said(&e).map(|()| Came::Error),
     };
     let work = async {
         let id = "goes-on";
@@ -206,22 +272,19 @@ pub async fn own(data: &Path, made: &Made, stands: &Stands) -> Result<Came, Stri
     let Ok(lines) = lines else {
         return Ok(Came::Error);
     };
-    // Nobody can tell an end that was cut off; what there is must be what was written, and new records after it.
+    // What there is must be what was written, and new records after it.
     let kept = made
         .lines
         .iter()
         .zip(&lines)
         .take_while(|(a, b)| a == b)
         .count();
-    let due = match stands {
-        Stands::AsWritten | Stands::Misplaced(_) => made.lines.len(),
-        Stands::Ends(seq) => usize::try_from(*seq - 1).unwrap_or(usize::MAX),
-        Stands::Differs(_) | Stands::Unreadable => {
-            return Err(format!("it goes on, but there stands {stands:?}"));
-        }
-    };
-    match kept >= due {
+    let fits = |stands: &Stands| stands.kept(made).is_some_and(|due| kept >= due);
+    match views.any_of_lines(fits) {
         true => Ok(Came::Whole),
-        false => Err(format!("{kept} of {due} lines are what was written")),
+        false => Err(format!(
+            "it goes on with {kept} of the {} lines that were written, but there stands {views:?}",
+            made.lines.len()
+        )),
     }
 }
