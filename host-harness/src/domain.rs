@@ -7,10 +7,10 @@
 use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::error::{HostError, Result};
-use crate::event_stream::EventStream;
 use crate::guard::Guards;
 use crate::hook::Hooks;
 use crate::lane::LaneSet;
+use crate::ledger_lines::LedgerLines;
 use crate::opening::DomainBuilder;
 use crate::snapshot::Snapshots;
 use crate::socket::Server;
@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) data: PathBuf,
     pub(crate) config: Config,
     pub(crate) submitter: Submitter,
-    pub(crate) stream: EventStream,
+    pub(crate) stream: LedgerLines,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) guards: Arc<Guards>,

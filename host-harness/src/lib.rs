@@ -16,6 +16,8 @@
 //! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
 //! | [`lane`] | how much runs at once |
+//! | [`event_stream`] | what runs say while they run |
+//! | [`follow`], [`cloud_event`] | records as they come, from any number on, also in another form |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
 //! | [`verify`] | whether a stored ledger holds |
@@ -26,6 +28,7 @@ pub mod agents_file;
 mod answer;
 mod cache;
 pub mod clock;
+pub mod cloud_event;
 mod component;
 mod contract;
 mod convert;
@@ -34,11 +37,13 @@ pub mod domain;
 pub mod engine;
 pub mod error;
 pub mod escalation;
-mod event_stream;
+pub mod event_stream;
+pub mod follow;
 pub mod guard;
 pub mod history;
 pub mod hook;
 pub mod lane;
+mod ledger_lines;
 mod opening;
 pub mod owner;
 mod paths;

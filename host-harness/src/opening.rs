@@ -14,6 +14,7 @@ use crate::event_stream::EventStream;
 use crate::guard::Guards;
 use crate::hook::{Hook, HookKind, HookTable, Hooks, Registry};
 use crate::lane::{LaneSet, Lanes};
+use crate::ledger_lines::LedgerLines;
 use crate::paths::{self, Owner};
 use crate::people::People;
 use crate::process::Context;
@@ -54,6 +55,7 @@ pub struct DomainBuilder {
     store: Option<Box<dyn Store>>,
     snapshot_every: u64,
     variables: Vec<(String, OsString)>,
+    event_stream: Option<EventStream>,
     /// The first mistake, said when opening.
     mistake: Option<HostError>,
 }
@@ -72,6 +74,7 @@ impl DomainBuilder {
             store: None,
             snapshot_every: SNAPSHOT_EVERY,
             variables: Vec::new(),
+            event_stream: None,
             mistake: None,
         }
     }
@@ -87,6 +90,14 @@ impl DomainBuilder {
     /// as `maxInFlight`.
     pub fn lanes(mut self, lanes: Lanes) -> Self {
         self.lanes = Some(lanes);
+        self
+    }
+
+    /// Tells this stream of every record once it is durable: the run is the coordination, the stream
+    /// [`crate::event_stream::COORDINATION`], `data` the record. Listeners run outside the domain's loop and cannot slow it;
+    /// where they fall far behind records are left out, and their numbers show that.
+    pub fn event_stream(mut self, stream: EventStream) -> Self {
+        self.event_stream = Some(stream);
         self
     }
 
@@ -214,7 +225,10 @@ impl DomainBuilder {
         let submitter = Submitter::new(inputs, self.clock.clone());
         let runtime = Handle::current();
         let lanes = LaneSet::new(self.lanes.unwrap_or_default(), runtime.clone());
-        let stream = EventStream::new();
+        let stream = LedgerLines::new();
+        if let Some(listening) = self.event_stream.take() {
+            stream.tell(listening, &runtime);
+        }
         let context = Context {
             data: data.clone(),
             work_folder: std::env::current_dir()
@@ -408,7 +422,7 @@ fn recorded_config(writer: &mut Writer) -> Result<Config> {
 
 /// What a commit has made durable goes to listeners and to work; who waits for more when there is no more is told.
 fn sink(
-    stream: EventStream,
+    stream: LedgerLines,
     delivery: Arc<Delivery>,
     hooks: Arc<Hooks>,
     guards: Arc<Guards>,

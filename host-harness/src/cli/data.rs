@@ -203,7 +203,7 @@ pub fn overview(store: &dyn Store) -> Result<Overview, Failure> {
 }
 
 /// A text without escapes at the beginning of a line, which is where the members that every record has stand.
-fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+pub fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;
     rest.split_once('"').map(|(text, _)| text)
 }

@@ -126,12 +126,12 @@ fn coordination_lines(
 }
 
 /// A line as JSON; a damaged one as its text, so that the rest can still be seen.
-fn parse(line: &str) -> Value {
+pub fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.to_owned()))
 }
 
 /// A record in one line for people.
-fn readable(record: &Value) -> String {
+pub fn readable(record: &Value) -> String {
     let Some(members) = record.as_object() else {
         return format!("damaged: {record}");
     };

@@ -10,6 +10,7 @@ mod component;
 mod data;
 mod escalate;
 mod escalations;
+mod events;
 mod failure;
 mod guard;
 mod ledger;
@@ -55,6 +56,7 @@ Start here:
   qm2 check plan.json                 lists every error of a plan
   qm2 run plan.json                   runs it with the agents of qm2.toml beside it; again: resumes it
   qm2 status                          what is running, and what each step waits for (also while run runs)
+  qm2 events --follow                 every record as it comes; --from SEQ goes on where it was
   qm2 cancel ID                       stops a plan from another terminal
   qm2 escalations list                what waits for a person; show ID says what it is about
   qm2 escalations approve ID --as ME  answers it; a run in another terminal goes on at once
@@ -72,7 +74,7 @@ Exit codes:
   2  usage or invalid input           6    host error (disk, lock, component)
   3  partial                          130  interrupted; run the same command again to resume
 
-With --json stdout carries one JSON value (JSON lines for `ledger export`), an error as
+With --json stdout carries one JSON value (JSON lines for `ledger export` and `events`), an error as
 {\"error\":{\"code\",\"message\"}}; everything else goes to stderr. RUST_LOG=qm2_host=debug tells more there.";
 
 /// Coordinates agents: runs plans of steps, retries and resumes them, and keeps a ledger that says what caused what.
@@ -136,6 +138,9 @@ while `qm2 run` runs, and without it. Exit codes: 0 nothing runs any more, 2 no 
     /// Asks a person for the running step that calls it, and prints the answer.
     #[command(after_help = escalate::HELP)]
     Escalate(escalate::Arguments),
+    /// Prints records as they come, from any number on.
+    #[command(after_help = events::HELP)]
+    Events(events::Arguments),
     /// Shows, exports, verifies and explains the ledger.
     #[command(subcommand)]
     Ledger(ledger::Command),
@@ -191,6 +196,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Cancel(cancel) => cancel::run(data, cancel, output),
         Command::Escalations(command) => escalations::run(data, command, output),
         Command::Escalate(question) => escalate::run(&of_step(), question, output),
+        Command::Events(events) => events::run(data, events, output),
         Command::Ledger(command) => ledger::run(data, command, output),
         Command::Guard(guard) => guard::run(&of_step(), guard, output),
         Command::Claim(claim) => claim::claim(&of_step(), claim, output),

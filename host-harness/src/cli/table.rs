@@ -4,6 +4,7 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, LineStyle, Table};
+pub use qm2_host::cloud_event::time;
 use qm2_host::history::{History, StepHistory, StepState};
 use std::io::{IsTerminal, stdout};
 use std::path::Path;
@@ -86,30 +87,6 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// Milliseconds since the Unix epoch as UTC.
-pub fn time(at_ms: u64) -> String {
-    let (days, ms) = (at_ms / 86_400_000, at_ms % 86_400_000);
-    // Years that begin in March put the leap day last; an era of 400 of them has 146 097 days.
-    let day_of_all = days + 719_468;
-    let (era, day_of_era) = (day_of_all / 146_097, day_of_all % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z",
-        ms % 1_000
-    )
-}
-
 /// Results that name a file which is there, such as the report of a join.
 pub fn files(history: &History) -> Vec<(&str, &str)> {
     let is_file = |text: &str| {
@@ -133,14 +110,6 @@ mod tests {
         assert_eq!(first_line("\n  a\u{1b}[31mb \nc"), "a [31mb");
         assert_eq!(first_line(&"x".repeat(100)).chars().count(), CELL_MAX);
         assert_eq!(first_line(""), "");
-    }
-
-    #[test]
-    fn times_are_utc_also_around_leap_days() {
-        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time(951_782_399_999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(time(1_709_251_200_000), "2024-03-01T00:00:00.000Z");
     }
 
     #[test]
