@@ -207,6 +207,30 @@ fn a_store_that_is_changed_in_any_way_is_an_error_or_names_its_first_bad_record(
     }
 }
 
+/// In the header of the first page of the ledger stands where its content begins. SQLite believes that, and whoever went on
+/// with such a store wrote over all records at once.
+#[test]
+fn a_page_whose_header_lies_is_found_before_anything_is_written() {
+    let made = made::whole();
+    let begins = PAGE + 5;
+    for at in [begins, begins + 1] {
+        for bit in 0..8 {
+            let mut store = made.store.clone();
+            store[at] ^= 1 << bit;
+            let folder = folder();
+            made.write(folder.path(), &store, &[]);
+            let says = format!("bit {bit} of byte {at}");
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let opened = runtime.block_on(made::builder(folder.path()).open());
+            let error = opened.err().map(|e| e.to_string());
+            let is_said = error.is_some_and(|e| e.contains("does not hold together"));
+            assert!(is_said, "{says}");
+            let after = std::fs::read(folder.path().join(STORE)).expect("a store");
+            assert_eq!(after, store, "{says}: nothing was written");
+        }
+    }
+}
+
 #[test]
 fn the_program_says_the_same_of_a_damaged_store() {
     let made = made::whole();

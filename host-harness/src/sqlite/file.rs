@@ -12,6 +12,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Longest file whose pages are all looked at before it is written. A longer one would keep its owner waiting.
+const LOOKED_AT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Marks the file as ours: "QM2" and a version of nothing.
 const APPLICATION_ID: i64 = 0x514d_3200;
 /// Version of the tables below.
@@ -57,6 +59,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
+    check_pages(path, &connection)?;
     make_durable(path, &connection)?;
     Ok(connection)
 }
@@ -97,6 +100,20 @@ fn check_length(path: &Path) -> Result<()> {
         Ok(file) if file.is_file() && file.len() == 0 => Err(damaged(path, "is empty")),
         // Whatever is wrong SQLite says better.
         _ => Ok(()),
+    }
+}
+
+/// To write into a page whose header lies is to write over what it holds: one changed bit can cost every record. SQLite
+/// believes its pages, so it is asked to look at all of them first.
+fn check_pages(path: &Path, connection: &Connection) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|file| file.len() > LOOKED_AT_BYTES_MAX) {
+        return Ok(());
+    }
+    let sql = "PRAGMA quick_check(1)";
+    let says = connection.query_row(sql, [], |row| row.get::<_, String>(0));
+    match says.map_err(|e| data_error(path, &e))?.as_str() {
+        "ok" => Ok(()),
+        says => Err(damaged(path, &format!("does not hold together ({says})"))),
     }
 }
 
