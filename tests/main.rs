@@ -8,6 +8,7 @@ mod component;
 mod contested;
 mod damage;
 mod escalations;
+mod events;
 mod fire;
 mod guard;
 mod hooks;

@@ -111,7 +111,15 @@ fn ev_03_each_run_has_an_order_of_its_own() {
 #[test]
 fn ev_04_any_name_is_a_stream_and_all_of_a_run_share_its_numbers() {
     let stream = EventStream::default();
-    let names = [LIFECYCLE, TOOL, ASSISTANT, ERROR, COORDINATION, "my.own", ""];
+    let names = [
+        LIFECYCLE,
+        TOOL,
+        ASSISTANT,
+        ERROR,
+        COORDINATION,
+        "my.own",
+        "",
+    ];
     for (name, seq) in names.into_iter().zip(1..) {
         let emitted = emit(&stream, on("a", name));
         assert_eq!((emitted.stream.as_str(), emitted.seq), (name, seq));
