@@ -217,6 +217,8 @@ struct Failing {
     keeps: bool,
     /// Once set all of them fail.
     away: Arc<AtomicBool>,
+    /// What is found when it is opened anew.
+    damage: Option<&'static str>,
 }
 
 impl Store for Failing {
@@ -235,6 +237,12 @@ impl Store for Failing {
         }
     }
     fn reopen(&mut self) -> qm2_host::Result<()> {
+        if let Some(says) = self.damage {
+            return Err(HostError::Damaged {
+                path: "ledger.db".into(),
+                message: says.into(),
+            });
+        }
         self.store.reopen()
     }
     fn head(&self) -> qm2_host::Result<Head> {
@@ -276,6 +284,7 @@ async fn domain_whose_store_does_not_come_back_closes_although_a_report_waits() 
         fails: u64::MAX,
         keeps: false,
         away: away.clone(),
+        damage: None,
     };
     let (go, gate) = tokio::sync::watch::channel(false);
     let domain = builder(folder.path()).store(store);
@@ -318,6 +327,36 @@ async fn domain_whose_store_does_not_come_back_closes_although_a_report_waits() 
     again.close().await;
 }
 
+/// A disk may come back; what is damaged does not, and nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn domain_whose_store_turns_out_to_be_damaged_is_read_only_and_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let away = Arc::<AtomicBool>::default();
+    let store = Failing {
+        store: SqliteStore::open(folder.path()).expect("a store"),
+        commits: Arc::default(),
+        fails: u64::MAX,
+        keeps: false,
+        away: away.clone(),
+        damage: Some("does not hold together"),
+    };
+    let domain = builder(folder.path()).store(store).agent("agent:*", done);
+    let domain = domain.open().await.expect("the domain opens");
+    away.store(true, Ordering::SeqCst);
+    let plan = wide("c", 1);
+    let says = async {
+        loop {
+            match domain.run(&plan).await.expect_err("nothing is kept") {
+                HostError::Retry => {}
+                error => return error.to_string(),
+            }
+        }
+    };
+    let says = timeout(PATIENCE, says).await.expect("it does not wait");
+    assert!(says.contains("restore it from a copy"), "{says}");
+    domain.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commit_of_unknown_result_loses_nothing_and_runs_nothing_twice() {
     // Each commit of a small run in turn, from the first one after opening on.
@@ -331,6 +370,7 @@ async fn commit_of_unknown_result_loses_nothing_and_runs_nothing_twice() {
             fails,
             keeps,
             away: Arc::default(),
+            damage: None,
         };
         let runs = Arc::<Mutex<BTreeMap<String, u32>>>::default();
         let noted = runs.clone();

@@ -24,11 +24,18 @@ pub enum HostError {
         /// What the system said.
         source: io::Error,
     },
-    /// The data directory holds something that is not this program's, or is damaged.
+    /// The data directory holds something that is not this program's, or cannot be used.
     Data {
         /// The file.
         path: PathBuf,
         /// What is wrong with it and what to do.
+        message: String,
+    },
+    /// The data directory is damaged, and stays so.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         message: String,
     },
     /// The data directory was written by a newer version.
@@ -154,6 +161,11 @@ impl fmt::Display for HostError {
                 f.write_str(what_to_do(source))
             }
             Self::Data { path, message } => write!(f, "{}: {message}", path.display()),
+            Self::Damaged { path, message } => write!(
+                f,
+                "{}: {message}; it is damaged, restore it from a copy",
+                path.display()
+            ),
             Self::NewerData { path, found, known } => write!(
                 f,
                 "{} has schema version {found}, but this program knows versions up to {known}: use a newer qm2",

@@ -208,7 +208,7 @@ impl DomainBuilder {
     ///
     /// # Errors
     /// [`HostError::Locked`] if another process owns the directory, [`HostError::LedgerBroken`] if the ledger does not
-    /// verify, [`HostError::Data`] or [`HostError::NewerData`] if the store cannot be used, [`HostError::Hook`] for handlers
+    /// verify, [`HostError::Data`], [`HostError::Damaged`] or [`HostError::NewerData`] if the store cannot be used, [`HostError::Hook`] for handlers
     /// without a configuration, and mistakes of the builder.
     pub async fn open(mut self) -> Result<Domain> {
         if let Some(mistake) = self.mistake.take() {

@@ -40,7 +40,7 @@ impl SqliteStore {
     /// [`crate::Domain`] does.
     ///
     /// # Errors
-    /// [`HostError::Data`] if the file is not a store, [`HostError::NewerData`] if a newer version wrote it,
+    /// [`HostError::Data`] if the file is not a store, [`HostError::Damaged`], [`HostError::NewerData`] if a newer version wrote it,
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
@@ -167,7 +167,7 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<()> {
         // The old connection may hold an open transaction; it ends with it.
         self.connection = None;
-        self.connection = Some(file::open_for_writing(&self.path)?);
+        self.connection = Some(file::open_after_failure(&self.path)?);
         Ok(())
     }
 

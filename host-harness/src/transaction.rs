@@ -278,7 +278,10 @@ impl Writer {
     /// Without an instance: for good if the ledger or the component is to blame, else until the store is back.
     fn stay_away(&mut self, error: &HostError) {
         match error {
-            HostError::LedgerBroken { .. } | HostError::Component(_) | HostError::Call(_) => {
+            HostError::LedgerBroken { .. }
+            | HostError::Damaged { .. }
+            | HostError::Component(_)
+            | HostError::Call(_) => {
                 self.end_writing(error.to_string());
             }
             _ => tracing::error!("{error}; trying again later"),

@@ -86,7 +86,7 @@ impl From<HostError> for Failure {
             HostError::Call(CallError::Unknown(_)) => Self::usage("unknown-coordination", message),
             HostError::Locked { .. } => Self::host("locked", message),
             HostError::NewerData { .. } => Self::host("newer-data", message),
-            HostError::Data { .. } => Self::host("data", message),
+            HostError::Data { .. } | HostError::Damaged { .. } => Self::host("data", message),
             HostError::Io { .. } => Self::host("io", message),
             HostError::Store { .. } => Self::host("store", message),
             HostError::ReadOnly { .. } => Self::host("read-only", message),

@@ -32,8 +32,22 @@ CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT
 /// Opens the database for the one writer, and makes it where it is missing.
 ///
 /// # Errors
-/// [`HostError::Data`] if it is none or not ours, [`HostError::NewerData`].
+/// [`HostError::Data`] if it is none or not ours, [`HostError::Damaged`], [`HostError::NewerData`].
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
+    let is_long = |path| fs::metadata(path).is_ok_and(|file| file.len() > LOOKED_AT_BYTES_MAX);
+    let is_looked_at = !is_long(path);
+    open(path, is_looked_at)
+}
+
+/// Opens it anew after a commit that failed: whatever its length, damage is told from a disk that may come back.
+///
+/// # Errors
+/// As [`open_for_writing`].
+pub(super) fn open_after_failure(path: &Path) -> Result<Connection> {
+    open(path, true)
+}
+
+fn open(path: &Path, is_looked_at: bool) -> Result<Connection> {
     if !path.exists() {
         // A reader leaves an empty one behind; SQLite would begin a new database and throw any other away.
         if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
@@ -59,7 +73,9 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
-    check_pages(path, &connection)?;
+    if is_looked_at {
+        check_pages(path, &connection)?;
+    }
     make_durable(path, &connection)?;
     Ok(connection)
 }
@@ -106,9 +122,6 @@ fn check_length(path: &Path) -> Result<()> {
 /// To write into a page whose header lies is to write over what it holds: one changed bit can cost every record. SQLite
 /// believes its pages, so it is asked to look at all of them first.
 fn check_pages(path: &Path, connection: &Connection) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|file| file.len() > LOOKED_AT_BYTES_MAX) {
-        return Ok(());
-    }
     let sql = "PRAGMA quick_check(1)";
     let says = connection.query_row(sql, [], |row| row.get::<_, String>(0));
     match says.map_err(|e| data_error(path, &e))?.as_str() {
@@ -125,9 +138,9 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 fn damaged(path: &Path, says: &str) -> HostError {
-    HostError::Data {
+    HostError::Damaged {
         path: path.to_path_buf(),
-        message: format!("{says}; it is damaged, restore it from a copy"),
+        message: says.to_owned(),
     }
 }
 
