@@ -18,6 +18,7 @@
 //! | [`lane`] | how much runs at once |
 //! | [`event_stream`] | what runs say while they run |
 //! | [`follow`], [`cloud_event`] | records as they come, from any number on, also in another form |
+//! | [`lifecycle`] | subagents of an agent host, and what of them is said to QM2 |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
 //! | [`verify`] | whether a stored ledger holds |
@@ -44,6 +45,7 @@ pub mod history;
 pub mod hook;
 pub mod lane;
 mod ledger_lines;
+pub mod lifecycle;
 mod opening;
 pub mod owner;
 mod paths;

@@ -4,4 +4,5 @@
 //! `rows.json`, and `PRIMITIVES.md` is made of both.
 
 mod events;
+mod lifecycle;
 mod table;
