@@ -15,6 +15,7 @@ use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::{DeadLetter, Note, Store, Transaction};
 use qm2_host::{Domain, DomainBuilder, Ended, HostError};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -400,6 +401,98 @@ async fn hm_04_first_review_stands_until_somebody_denies_and_no_opinion_undoes_n
     assert_eq!(
         verdict(&records),
         ["two", "deny", "no"].map(str::to_owned).into()
+    );
+}
+
+/// A later handler, of whatever priority, has no word that undoes a deny: it is not even asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn hm_03_no_later_handler_undoes_a_deny() {
+    let log = Log::default();
+    let (ended, records) = run_with(|builder| {
+        builder
+            .hook(
+                BEFORE,
+                says(&log, "late", HookVerdict::NoOpinion).priority(-1),
+            )
+            .hook(BEFORE, says(&log, "first", deny("no")).priority(1))
+            .hook(BEFORE, says(&log, "review", HookVerdict::Review))
+    })
+    .await;
+    assert_eq!(ended.terminal, "failed");
+    assert_eq!(logged(&log), ["first"]);
+    assert_eq!(verdict(&records).0, "first");
+}
+
+/// What a host tells its handlers of subagents, a domain tells of steps, questions and coordinations: each handler once, and
+/// whatever they say or do, it happens to nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn hm_09_told_handlers_hear_of_every_end_and_their_errors_are_ignored() {
+    let log = Log::default();
+    let (ended, _) = run_with(|builder| {
+        let heard = log.clone();
+        let hears = Hook::told("hears", move |subject: Subject| {
+            let mut heard = heard.lock().expect("no panic");
+            heard.push(subject.kind.name().to_owned());
+            async { Ok::<_, String>(()) }
+        });
+        let fails = Hook::told("fails", |_| async { Err("no") }).priority(1);
+        let falling = Hook::told("falls", |_| {
+            let fallen: () = falls();
+            async move { Ok::<_, String>(fallen) }
+        });
+        let kinds = [HookKind::StepEnded, HookKind::CoordinationEnded];
+        kinds.into_iter().fold(builder, |builder, kind| {
+            builder
+                .hook(kind, fails.clone())
+                .hook(kind, falling.clone().priority(1))
+                .hook(kind, hears.clone())
+        })
+    })
+    .await;
+    assert_eq!(ended.terminal, "success");
+    // Those of one commit are told side by side.
+    let heard: BTreeSet<String> = logged(&log).into_iter().collect();
+    assert_eq!((logged(&log).len(), heard.len()), (2, 2), "{heard:?}");
+}
+
+/// Deny before review before no opinion, in whatever order they are said, and one that fails forbids.
+#[tokio::test(flavor = "multi_thread")]
+async fn hm_10_the_most_restrictive_word_counts_and_who_fails_forbids() {
+    let words = [
+        ("none", HookVerdict::NoOpinion),
+        ("review", HookVerdict::Review),
+        ("deny", deny("no")),
+    ];
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let log = Log::default();
+        let (_, records) = run_with(|builder| {
+            order.into_iter().fold(builder, |builder, at| {
+                let (name, verdict) = words[at].clone();
+                builder.hook(BEFORE, says(&log, name, verdict))
+            })
+        })
+        .await;
+        assert_eq!(verdict(&records).0, "deny", "{order:?}");
+    }
+    let (ended, records) = run_with(|builder| {
+        let fails = Hook::asked("fails", |_| async { Err::<HookVerdict, _>("away") });
+        let log = Log::default();
+        builder
+            .hook(BEFORE, says(&log, "review", HookVerdict::Review))
+            .hook(BEFORE, fails)
+    })
+    .await;
+    assert_eq!(ended.terminal, "failed");
+    assert_eq!(
+        verdict(&records),
+        ["fails", "deny", "away"].map(str::to_owned).into()
     );
 }
 
