@@ -124,10 +124,25 @@ fn check_length(path: &Path) -> Result<()> {
 fn check_pages(path: &Path, connection: &Connection) -> Result<()> {
     let sql = "PRAGMA quick_check(1)";
     let says = connection.query_row(sql, [], |row| row.get::<_, String>(0));
-    match says.map_err(|e| data_error(path, &e))?.as_str() {
-        "ok" => Ok(()),
-        says => Err(damaged(path, &format!("does not hold together ({says})"))),
+    let says = says.map_err(|e| data_error(path, &e))?;
+    if says == "ok" {
+        return Ok(());
     }
+    // Above the sentence stands which database it is.
+    let says = says.lines().last().unwrap_or_default();
+    Err(match unread_page(says) {
+        Some(e) => data_error(path, &e),
+        None => damaged(path, &format!("does not hold together ({says})")),
+    })
+}
+
+/// A page that could not be read is no damage, unless SQLite says that it is: the disk may read it next time. It gives such
+/// an error as a sentence like any other.
+fn unread_page(says: &str) -> Option<rusqlite::Error> {
+    let (_, code) = says.split_once("unable to get the page. error code=")?;
+    let error = rusqlite::ffi::Error::new(code.trim().parse().ok()?);
+    let is_damage = error.code == ErrorCode::DatabaseCorrupt;
+    (!is_damage).then_some(rusqlite::Error::SqliteFailure(error, None))
 }
 
 /// Another file of the same database.
@@ -322,4 +337,25 @@ fn uri(path: &Path, options: &str) -> String {
         }
     }
     uri + "?mode=ro" + options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_that_could_not_be_read_is_damaged_only_if_sqlite_says_so() {
+        let code = |text: &str| unread_page(text).and_then(|e| e.sqlite_error_code());
+        let unread = "Tree 9 page 9: unable to get the page. error code=";
+        assert_eq!(
+            code(&format!("{unread}8458")),
+            Some(ErrorCode::SystemIoFailure)
+        );
+        assert_eq!(code(&format!("{unread}7")), Some(ErrorCode::OutOfMemory));
+        assert_eq!(code(&format!("{unread}11")), None);
+        assert_eq!(
+            code("Tree 2 page 2: btreeInitPage() returns error code 11"),
+            None
+        );
+    }
 }
