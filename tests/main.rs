@@ -20,6 +20,7 @@ mod program;
 mod rules;
 mod runtime;
 mod snapshot;
+mod stay;
 mod support;
 mod tidy;
 mod usage;

@@ -8,6 +8,7 @@ use crate::error::{HostError, Result};
 pub use crate::report::Report;
 use crate::report::reply;
 use crate::session_glob;
+use crate::stay::StayingAgent;
 use crate::submit::Submitter;
 use globset::GlobMatcher;
 use qm2_core::envelope::{Envelope, Intent, Outcome, Question};
@@ -114,6 +115,7 @@ pub(crate) struct CommandAgent {
 pub(crate) enum Agent {
     Function(Arc<Function>),
     Command(CommandAgent),
+    Staying(Arc<StayingAgent>),
 }
 
 /// Which agent serves which sessions; the first match wins.
@@ -157,6 +159,26 @@ impl AgentTable {
         Ok(self)
     }
 
+    /// Adds a command that stays for the sessions that a glob matches: so many processes of it, from 1 to 64, each taking one
+    /// dispatch after another as JSON lines. They are started when they are needed and end with the domain.
+    ///
+    /// # Errors
+    /// [`HostError::Glob`], also where the command is empty or the number is out of bounds.
+    pub fn staying_agent(
+        mut self,
+        glob: &str,
+        command: Vec<String>,
+        folder: impl Into<PathBuf>,
+        processes: u32,
+    ) -> Result<Self> {
+        session_glob::check_command(glob, &command)?;
+        session_glob::check_processes(glob, processes)?;
+        let folder = folder.into();
+        let agent = StayingAgent::new(CommandAgent { command, folder }, processes);
+        self.push(glob, Agent::Staying(Arc::new(agent)))?;
+        Ok(self)
+    }
+
     fn push(&mut self, glob: &str, agent: Agent) -> Result<()> {
         self.0.push((session_glob::matcher(glob)?, agent));
         Ok(())
@@ -175,6 +197,7 @@ impl fmt::Debug for AgentTable {
             let kind = match agent {
                 Agent::Function(_) => "function".to_owned(),
                 Agent::Command(command) => command.command.join(" "),
+                Agent::Staying(agent) => agent.command.command.join(" "),
             };
             (glob.glob().to_string(), kind)
         });

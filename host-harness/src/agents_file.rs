@@ -64,6 +64,11 @@ pub struct AgentEntry {
     /// Program and arguments. It runs in the folder of this file.
     #[schemars(length(min = 1))]
     pub command: Vec<String>,
+    /// How many processes of it keep running, each taking one dispatch after another as JSON lines over stdin and stdout.
+    /// Without it the command is run anew for each attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub stay: Option<u32>,
 }
 
 /// A command that handles a hook.
@@ -134,6 +139,9 @@ impl HookEntry {
 impl AgentEntry {
     fn check(&self) -> Result<()> {
         session_glob::check_command(&self.session, &self.command)?;
+        if let Some(processes) = self.stay {
+            session_glob::check_processes(&self.session, processes)?;
+        }
         session_glob::matcher(&self.session).map(drop)
     }
 }

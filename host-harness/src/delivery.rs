@@ -5,6 +5,7 @@
 
 mod attempt;
 mod question;
+mod stay;
 
 pub(crate) use self::question::Answers;
 use self::question::Question;

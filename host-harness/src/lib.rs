@@ -59,6 +59,7 @@ mod session_glob;
 mod snapshot;
 pub mod socket;
 pub mod sqlite;
+mod stay;
 pub mod store;
 mod submit;
 mod survivor;

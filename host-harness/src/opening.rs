@@ -110,6 +110,18 @@ impl DomainBuilder {
         self.add(|table| table.agent(glob, agent))
     }
 
+    /// Adds a command that stays: so many processes, each taking one dispatch after another. See
+    /// [`AgentTable::staying_agent`].
+    pub fn staying_agent(
+        self,
+        glob: &str,
+        command: Vec<String>,
+        folder: impl Into<PathBuf>,
+        processes: u32,
+    ) -> Self {
+        self.add(|table| table.staying_agent(glob, command, folder, processes))
+    }
+
     /// Adds a command for the sessions that a glob matches; it runs in the given folder.
     pub fn command_agent(
         self,

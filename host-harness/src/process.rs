@@ -3,16 +3,18 @@
 //! The command does nothing before [`Process::open_gate`]: a shell waits for one line on stdin first, and goes away without
 //! running the command if the host dies before it says so. Does not talk to the component.
 
+mod group;
+
+pub(crate) use self::group::Group;
 use crate::agent::CommandAgent;
 use crate::answer::{self, ANSWERS_VARIABLE};
 use crate::error::{HostError, Result};
 use crate::report::Report;
 use crate::store::Note;
-use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE, Of};
+use crate::survivor::{self, DATA_VARIABLE, KEY_VARIABLE};
 use crate::{paths, payload};
 use qm2_core::envelope::Envelope;
 use qm2_core::limit::TEXT_BYTES_MAX;
-use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -21,15 +23,12 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{ChildStdin, Command};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// Waits for a line, then becomes the command. Reads byte by byte, as a shell must on a pipe, so the envelope stays unread.
 const GATE: &str = r#"IFS= read -r qm2_go && unset qm2_go && exec "$@""#;
-/// How long an ended agent may take to go before it is killed.
-const TERM_GRACE: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the output of a process that has ended may be silent: a child of it may hold the pipe open.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Longest payload that is also given in the environment.
@@ -57,9 +56,7 @@ pub(crate) struct Context {
 /// A command that waits at its gate, or runs.
 pub(crate) struct Process {
     context: Context,
-    key: String,
-    pid: u32,
-    child: Child,
+    group: Group,
     stdin: Option<ChildStdin>,
     stdout: Reader,
     stderr: Reader,
@@ -173,12 +170,15 @@ impl Process {
         let pid = child.id().ok_or_else(ended)?;
         Ok(Self {
             context: context.clone(),
-            key: key.to_owned(),
-            pid,
             stdin: child.stdin.take(),
             stdout: Reader::start(child.stdout.take(), OUTPUT_BYTES_MAX, true),
             stderr: Reader::start(child.stderr.take(), TEXT_BYTES_MAX, false),
-            child,
+            group: Group {
+                data: context.data.clone(),
+                key: key.to_owned(),
+                pid,
+                child,
+            },
             _answers: answers,
         })
     }
@@ -186,10 +186,10 @@ impl Process {
     /// What must be durable before the gate opens.
     pub(crate) fn note(&self) -> Note {
         Note {
-            key: self.key.clone(),
-            pid: self.pid,
+            key: self.group.key.clone(),
+            pid: self.group.pid,
             // A process that is gone already matches no later one.
-            start_time: survivor::start_time(self.pid).unwrap_or(0),
+            start_time: survivor::start_time(self.group.pid).unwrap_or(0),
         }
     }
 
@@ -211,7 +211,7 @@ impl Process {
     pub(crate) async fn run(mut self, cancelled: impl Future<Output = ()>) -> Ended {
         // Its end and its output: a child that it left behind may go on writing, and is ended too.
         let end = async {
-            let status = self.child.wait().await;
+            let status = self.group.child.wait().await;
             self.report(status).await
         };
         tokio::select! {
@@ -234,44 +234,7 @@ impl Process {
     pub(crate) async fn end(&mut self) -> Result<()> {
         // A gate that is closed for good ends by itself.
         drop(self.stdin.take());
-        let until = Instant::now() + TERM_GRACE;
-        // Before the first signal: once its parent is gone, a child that left the group and cleaned its environment can
-        // no longer be told from others.
-        let found = self.find().await;
-        let known: Vec<(u32, u64)> = found
-            .iter()
-            .filter_map(|pid| Some((*pid, survivor::start_time(*pid)?)))
-            .collect();
-        let lives = |(pid, start): &&(u32, u64)| survivor::start_time(*pid) == Some(*start);
-        survivor::signal_group(self.pid, Signal::TERM);
-        for pid in found {
-            survivor::signal(pid, Signal::TERM);
-        }
-        loop {
-            let gone = matches!(self.child.try_wait(), Ok(Some(_)));
-            if gone && !known.iter().any(|one| lives(&one)) && self.find().await.is_empty() {
-                break;
-            }
-            if Instant::now() >= until {
-                survivor::signal_group(self.pid, Signal::KILL);
-                for (pid, _) in known.iter().filter(lives) {
-                    survivor::signal(*pid, Signal::KILL);
-                }
-                break;
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        let (data, key) = (self.context.data.clone(), self.key.clone());
-        let ended = tokio::task::spawn_blocking(move || survivor::end(&data, Of::Attempt(&key)));
-        let _ = timeout(TERM_GRACE, self.child.wait()).await;
-        ended.await.unwrap_or(Ok(()))
-    }
-
-    /// What of it runs, as far as the system tells; the last look, in [`survivor::end`], says so if it does not.
-    async fn find(&self) -> Vec<u32> {
-        let (data, key) = (self.context.data.clone(), self.key.clone());
-        let find = move || survivor::find(&data, Of::Attempt(&key)).unwrap_or_default();
-        tokio::task::spawn_blocking(find).await.unwrap_or_default()
+        self.group.end().await
     }
 
     /// The report of a process that succeeded. Where its result cannot be kept, because the disk is full, it is tried again
@@ -287,7 +250,7 @@ impl Process {
                 Ok(Ok(report)) => return report,
                 Ok(Err(e)) => tracing::error!(
                     "the result of {} is not kept yet: {e}; trying again",
-                    self.key
+                    self.group.key
                 ),
                 Err(e) => return Report::retryable("payload-not-kept", e.to_string()),
             }

@@ -3,6 +3,7 @@
 //! Does not know who serves what; `agent` does.
 
 use crate::error::{HostError, Result};
+use crate::stay::PROCESSES_MAX;
 use globset::{Glob, GlobMatcher};
 
 /// Compiles a glob. `*` matches any characters.
@@ -29,4 +30,18 @@ pub(crate) fn check_command(glob: &str, command: &[String]) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Whether so many processes of an agent may stay.
+///
+/// # Errors
+/// [`HostError::Glob`].
+pub(crate) fn check_processes(glob: &str, processes: u32) -> Result<()> {
+    if (1..=PROCESSES_MAX).contains(&processes) {
+        return Ok(());
+    }
+    Err(HostError::Glob {
+        glob: glob.to_owned(),
+        message: format!("{processes} processes are to stay; 1 to {PROCESSES_MAX} are allowed"),
+    })
 }

@@ -27,7 +27,13 @@ impl AgentsFile {
         self.agents
             .iter()
             .try_fold(AgentTable::new(), |table, entry| {
-                table.command_agent(&entry.session, entry.command.clone(), folder)
+                let command = entry.command.clone();
+                match entry.stay {
+                    Some(processes) => {
+                        table.staying_agent(&entry.session, command, folder, processes)
+                    }
+                    None => table.command_agent(&entry.session, command, folder),
+                }
             })
     }
 

@@ -109,6 +109,11 @@ impl Delivery {
         let failure = match agent {
             Agent::Command(agent) => self.run_notifier(&message, &agent, cancel).await,
             Agent::Function(function) => self.call_notifier(&message, &function, cancel).await,
+            // It takes work and nothing else.
+            Agent::Staying(_) => Some(
+                "its agent stays, and people need a command of their own that tells them"
+                    .to_owned(),
+            ),
         };
         if self.lock().closing {
             // The next owner of the data directory asks again.
