@@ -275,6 +275,14 @@ impl LaneSet {
         released
     }
 
+    /// Takes the slot of one task, which goes on without; false if it has none any more.
+    pub fn release(&self, task: u64) -> bool {
+        let mut state = self.shared.lock();
+        let released = state.take_away(task);
+        self.start_ready(state);
+        released
+    }
+
     /// From now on nothing new is taken: owners get [`LaneError::Draining`]. What waits still runs.
     pub fn begin_draining(&self) {
         self.shared.lock().draining = true;
@@ -487,12 +495,6 @@ impl LaneSet {
     fn give_back(&self, id: u64, lane: &Arc<str>) {
         let mut state = self.shared.lock();
         state.end(id, lane);
-        self.start_ready(state);
-    }
-
-    fn take_away(&self, id: u64) {
-        let mut state = self.shared.lock();
-        state.take_away(id);
         self.start_ready(state);
     }
 }

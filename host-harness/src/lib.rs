@@ -15,7 +15,7 @@
 //! | [`hook`] | who is asked before something happens, and told afterwards |
 //! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
-//! | [`lane`] | how much runs at once |
+//! | [`lane`] | how much runs at once; of use without the rest |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
 //! | [`verify`] | whether a stored ledger holds |

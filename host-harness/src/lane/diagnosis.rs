@@ -1,6 +1,6 @@
 //! Diagnosis: which tasks hold their slots for long, and whether that is as it should be.
 //!
-//! Recovers nothing; [`super::LaneSet::cancel_session`] and [`super::LaneSet::reset`] do.
+//! Recovers nothing; [`super::LaneSet::cancel_session`], [`super::LaneSet::release`] and [`super::LaneSet::reset`] do.
 
 use super::state::State;
 use super::task::last_progress;

@@ -144,7 +144,7 @@ impl Slot {
                             let lane = self.task.lane.to_string();
                             let error = LaneError::TimedOut { lane, cause };
                             self.log("failed", &error);
-                            self.task.set.take_away(self.task.id);
+                            self.task.set.release(self.task.id);
                             let _ = done.send(Err(error));
                             if let Err(error) = work.await {
                                 self.log("failed after its slot was taken away", &error);

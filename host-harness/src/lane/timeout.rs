@@ -73,6 +73,8 @@ impl fmt::Display for TimeoutCause {
 pub(super) async fn overdue(task: &Task, watch: &Watch) -> TimeoutCause {
     let timeout = &watch.timeout;
     tokio::select! {
+        // Of two that end at once always the same.
+        biased;
         () = raised(watch) => TimeoutCause::ReleaseSignal,
         () = over(timeout.task) => TimeoutCause::TaskBudget,
         () = silent(task, timeout.idle) => TimeoutCause::ProgressIdle,
