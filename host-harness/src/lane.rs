@@ -240,7 +240,7 @@ impl LaneSet {
     pub fn cancel_session(&self, session: &str) -> Cancelled {
         let waiting = self.shared.lock().remove_of_session(session);
         // A turn shares one link between its session's lane and the other.
-        let link = |(_, waiting): &(_, Waiting)| waiting.options.link.clone();
+        let link = |(_, waiting): &(_, Box<Waiting>)| waiting.options.link.clone();
         let mut links: Vec<_> = waiting.iter().map(link).collect();
         let dropped = abort_all(waiting);
         let state = self.shared.lock();
@@ -339,7 +339,9 @@ impl LaneSet {
     pub fn active_lanes(&self) -> Vec<String> {
         let state = self.shared.lock();
         let lanes = state.lanes().filter(|(_, lane)| !lane.active.is_empty());
-        lanes.map(|(name, _)| name.to_string()).collect()
+        let mut names: Vec<String> = lanes.map(|(name, _)| name.to_string()).collect();
+        names.sort();
+        names
     }
 
     /// How wide a lane is.
@@ -404,14 +406,14 @@ impl LaneSet {
                 }
             })
         });
-        let waiting = Waiting {
+        let waiting = Box::new(Waiting {
             begin,
             options,
             since: Instant::now(),
             queued_ahead: 0,
             active_ahead: 0,
             due,
-        };
+        });
         let mut state = self.shared.lock();
         if state.draining && !is_let_in {
             drop(state);
@@ -468,7 +470,7 @@ impl LaneSet {
             options,
             due,
             ..
-        } = started.waiting;
+        } = *started.waiting;
         let slot = Slot {
             task: Task {
                 id: started.id,
@@ -515,8 +517,8 @@ impl Shared {
 }
 
 impl Waiting {
-    fn reject(self, error: LaneError) {
-        let Self { begin, due, .. } = self;
+    fn reject(self: Box<Self>, error: LaneError) {
+        let Self { begin, due, .. } = *self;
         drop(due);
         begin(Go::Reject(error));
     }
@@ -538,7 +540,7 @@ impl Drop for Starting<'_> {
     }
 }
 
-fn abort_all(dropped: Vec<(Arc<str>, Waiting)>) -> usize {
+fn abort_all(dropped: Vec<(Arc<str>, Box<Waiting>)>) -> usize {
     let count = dropped.len();
     for (lane, waiting) in dropped {
         let lane = lane.to_string();

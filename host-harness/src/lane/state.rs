@@ -11,7 +11,7 @@ use super::wait::{Blocker, Waited};
 use qm2_core::envelope::Priority;
 use qm2_core::limit::AGEING_MS;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::ThreadId;
@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 #[derive(Default)]
 pub(super) struct State {
-    lanes: BTreeMap<Arc<str>, Lane>,
-    sessions: BTreeMap<Arc<str>, Session>,
+    lanes: Named<Lane>,
+    sessions: Named<Session>,
     groups: BTreeMap<Arc<str>, Group>,
     /// Lanes that can start something, the best first.
     ready: BTreeMap<Rank, Arc<str>>,
@@ -41,6 +41,9 @@ pub(super) struct State {
     cause: Cause,
 }
 
+/// Things by name. Found by hash, because there may be ten thousand whose names differ only at the end.
+type Named<T> = HashMap<Arc<str>, T>;
+
 /// Higher tier first, then who came first; entries differ in that, so lanes never tie.
 type Rank = (Reverse<Priority>, u64);
 
@@ -50,7 +53,7 @@ pub(super) struct Lane {
     pub(super) active: BTreeSet<u64>,
     /// Tasks at work without a slot, since a timeout or a reset.
     pub(super) at_large: usize,
-    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) waiting: BTreeMap<u64, Box<Waiting>>,
     /// What may start as far as sessions go.
     offered: Ranks,
     group: Option<Arc<str>>,
@@ -71,7 +74,7 @@ pub(super) struct Active {
 pub(super) struct Started {
     pub(super) id: u64,
     pub(super) lane: Arc<str>,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: Box<Waiting>,
     /// Where it waited long.
     pub(super) waited: Option<Waited>,
 }
@@ -100,6 +103,7 @@ impl State {
         self.lanes.get(lane)
     }
 
+    /// In no order.
     pub(super) fn lanes(&self) -> impl Iterator<Item = (&Arc<str>, &Lane)> {
         self.lanes.iter()
     }
@@ -124,7 +128,7 @@ impl State {
     }
 
     /// Adds an entry at the end of its lane.
-    pub(super) fn push(&mut self, lane: &str, mut waiting: Waiting) {
+    pub(super) fn push(&mut self, lane: &str, mut waiting: Box<Waiting>) {
         self.entries_made += 1;
         let number = self.entries_made;
         let name = self.make_lane(lane);
@@ -222,12 +226,13 @@ impl State {
 
     /// [`State::reset`] of every lane.
     pub(super) fn reset_all(&mut self) -> usize {
+        // In no order, which nobody can see: nothing starts before the last.
         let names: Vec<Arc<str>> = self.lanes.keys().cloned().collect();
         names.iter().map(|name| self.reset(name)).sum()
     }
 
     /// Takes a waiting entry out of its lane.
-    pub(super) fn remove(&mut self, lane: &str, number: u64) -> Option<Waiting> {
+    pub(super) fn remove(&mut self, lane: &str, number: u64) -> Option<Box<Waiting>> {
         let name = self.lanes.get_key_value(lane)?.0.clone();
         let waiting = self.take_out(&name, number)?;
         self.refresh(&name);
@@ -235,7 +240,7 @@ impl State {
     }
 
     /// Takes out everything that waits in a lane, in the order of its coming.
-    pub(super) fn clear(&mut self, lane: &str) -> Vec<Waiting> {
+    pub(super) fn clear(&mut self, lane: &str) -> Vec<Box<Waiting>> {
         let waiting = self.lanes.get(lane).map(|lane| &lane.waiting);
         let numbers: Vec<u64> = waiting
             .into_iter()
@@ -246,7 +251,7 @@ impl State {
     }
 
     /// Takes out everything that waits under a key.
-    pub(super) fn remove_by_key(&mut self, key: &str) -> Vec<(Arc<str>, Waiting)> {
+    pub(super) fn remove_by_key(&mut self, key: &str) -> Vec<(Arc<str>, Box<Waiting>)> {
         let key: Arc<str> = key.into();
         let found = self.keys.range((key.clone(), 0)..=(key, u64::MAX));
         let found: Vec<_> = found.map(|((_, n), lane)| (*n, lane.clone())).collect();
@@ -254,7 +259,7 @@ impl State {
     }
 
     /// Takes out everything of a session that waits, in any lane and in its own.
-    pub(super) fn remove_of_session(&mut self, session: &str) -> Vec<(Arc<str>, Waiting)> {
+    pub(super) fn remove_of_session(&mut self, session: &str) -> Vec<(Arc<str>, Box<Waiting>)> {
         let own: Arc<str> = name::session(session).into();
         let mut found = Vec::new();
         if let Some(lane) = self.lanes.get(&own) {
@@ -314,7 +319,7 @@ impl State {
         }
     }
 
-    fn remove_each(&mut self, found: Vec<(u64, Arc<str>)>) -> Vec<(Arc<str>, Waiting)> {
+    fn remove_each(&mut self, found: Vec<(u64, Arc<str>)>) -> Vec<(Arc<str>, Box<Waiting>)> {
         let removed = found.into_iter().filter_map(|(number, lane)| {
             let waiting = self.remove(&lane, number)?;
             Some((lane, waiting))
@@ -323,7 +328,7 @@ impl State {
     }
 
     /// Takes an entry out of everything that knows it.
-    fn take_out(&mut self, name: &Arc<str>, number: u64) -> Option<Waiting> {
+    fn take_out(&mut self, name: &Arc<str>, number: u64) -> Option<Box<Waiting>> {
         let lane = self.lanes.get_mut(name)?;
         let waiting = lane.waiting.remove(&number)?;
         let Options {
@@ -343,7 +348,7 @@ impl State {
                 lane.offered.insert(*priority, next);
             }
             if session.is_idle() {
-                self.sessions.remove(of);
+                forget(&mut self.sessions, of);
             }
         }
         Some(waiting)
@@ -377,7 +382,7 @@ impl State {
         session.holder = None;
         let offers = session.offers();
         if session.is_idle() {
-            self.sessions.remove(of);
+            forget(&mut self.sessions, of);
         }
         for Offer {
             lane: name,
@@ -456,7 +461,7 @@ impl State {
             lane.rank = rank;
         }
         if lane.is_blank() {
-            self.lanes.remove(name);
+            forget(&mut self.lanes, name);
         }
     }
 
@@ -545,6 +550,14 @@ impl Cause {
                 held: at.saturating_duration_since(task.since),
             },
         }
+    }
+}
+
+/// Takes something out, and gives memory back once most of it is free.
+fn forget<T>(named: &mut Named<T>, name: &str) {
+    named.remove(name);
+    if named.capacity() > 64 && named.len() < named.capacity() / 8 {
+        named.shrink_to(named.len() * 2);
     }
 }
 
