@@ -240,7 +240,7 @@ impl LaneSet {
     pub fn cancel_session(&self, session: &str) -> Cancelled {
         let waiting = self.shared.lock().remove_of_session(session);
         // A turn shares one link between its session's lane and the other.
-        let link = |(_, waiting): &(_, Box<Waiting>)| waiting.options.link.clone();
+        let link = |(_, waiting): &(_, Waiting)| waiting.options.link.clone();
         let mut links: Vec<_> = waiting.iter().map(link).collect();
         let dropped = abort_all(waiting);
         let state = self.shared.lock();
@@ -406,14 +406,14 @@ impl LaneSet {
                 }
             })
         });
-        let waiting = Box::new(Waiting {
+        let waiting = Waiting {
             begin,
             options,
             since: Instant::now(),
             queued_ahead: 0,
             active_ahead: 0,
             due,
-        });
+        };
         let mut state = self.shared.lock();
         if state.draining && !is_let_in {
             drop(state);
@@ -470,7 +470,7 @@ impl LaneSet {
             options,
             due,
             ..
-        } = *started.waiting;
+        } = started.waiting;
         let slot = Slot {
             task: Task {
                 id: started.id,
@@ -517,8 +517,8 @@ impl Shared {
 }
 
 impl Waiting {
-    fn reject(self: Box<Self>, error: LaneError) {
-        let Self { begin, due, .. } = *self;
+    fn reject(self, error: LaneError) {
+        let Self { begin, due, .. } = self;
         drop(due);
         begin(Go::Reject(error));
     }
@@ -540,7 +540,7 @@ impl Drop for Starting<'_> {
     }
 }
 
-fn abort_all(dropped: Vec<(Arc<str>, Box<Waiting>)>) -> usize {
+fn abort_all(dropped: Vec<(Arc<str>, Waiting)>) -> usize {
     let count = dropped.len();
     for (lane, waiting) in dropped {
         let lane = lane.to_string();

@@ -53,6 +53,7 @@ pub(super) struct Lane {
     pub(super) active: BTreeSet<u64>,
     /// Tasks at work without a slot, since a timeout or a reset.
     pub(super) at_large: usize,
+    /// Boxed, so that taking one out moves little.
     pub(super) waiting: BTreeMap<u64, Box<Waiting>>,
     /// What may start as far as sessions go.
     offered: Ranks,
@@ -74,7 +75,7 @@ pub(super) struct Active {
 pub(super) struct Started {
     pub(super) id: u64,
     pub(super) lane: Arc<str>,
-    pub(super) waiting: Box<Waiting>,
+    pub(super) waiting: Waiting,
     /// Where it waited long.
     pub(super) waited: Option<Waited>,
 }
@@ -128,7 +129,7 @@ impl State {
     }
 
     /// Adds an entry at the end of its lane.
-    pub(super) fn push(&mut self, lane: &str, mut waiting: Box<Waiting>) {
+    pub(super) fn push(&mut self, lane: &str, mut waiting: Waiting) {
         self.entries_made += 1;
         let number = self.entries_made;
         let name = self.make_lane(lane);
@@ -148,7 +149,7 @@ impl State {
         let lane = self.lane_mut(&name);
         waiting.queued_ahead = lane.waiting.len();
         waiting.active_ahead = lane.active.len();
-        lane.waiting.insert(number, waiting);
+        lane.waiting.insert(number, Box::new(waiting));
         if is_offered {
             lane.offered.insert(priority, number);
             self.refresh(&name);
@@ -232,7 +233,7 @@ impl State {
     }
 
     /// Takes a waiting entry out of its lane.
-    pub(super) fn remove(&mut self, lane: &str, number: u64) -> Option<Box<Waiting>> {
+    pub(super) fn remove(&mut self, lane: &str, number: u64) -> Option<Waiting> {
         let name = self.lanes.get_key_value(lane)?.0.clone();
         let waiting = self.take_out(&name, number)?;
         self.refresh(&name);
@@ -240,7 +241,7 @@ impl State {
     }
 
     /// Takes out everything that waits in a lane, in the order of its coming.
-    pub(super) fn clear(&mut self, lane: &str) -> Vec<Box<Waiting>> {
+    pub(super) fn clear(&mut self, lane: &str) -> Vec<Waiting> {
         let waiting = self.lanes.get(lane).map(|lane| &lane.waiting);
         let numbers: Vec<u64> = waiting
             .into_iter()
@@ -251,7 +252,7 @@ impl State {
     }
 
     /// Takes out everything that waits under a key.
-    pub(super) fn remove_by_key(&mut self, key: &str) -> Vec<(Arc<str>, Box<Waiting>)> {
+    pub(super) fn remove_by_key(&mut self, key: &str) -> Vec<(Arc<str>, Waiting)> {
         let key: Arc<str> = key.into();
         let found = self.keys.range((key.clone(), 0)..=(key, u64::MAX));
         let found: Vec<_> = found.map(|((_, n), lane)| (*n, lane.clone())).collect();
@@ -259,7 +260,7 @@ impl State {
     }
 
     /// Takes out everything of a session that waits, in any lane and in its own.
-    pub(super) fn remove_of_session(&mut self, session: &str) -> Vec<(Arc<str>, Box<Waiting>)> {
+    pub(super) fn remove_of_session(&mut self, session: &str) -> Vec<(Arc<str>, Waiting)> {
         let own: Arc<str> = name::session(session).into();
         let mut found = Vec::new();
         if let Some(lane) = self.lanes.get(&own) {
@@ -319,7 +320,7 @@ impl State {
         }
     }
 
-    fn remove_each(&mut self, found: Vec<(u64, Arc<str>)>) -> Vec<(Arc<str>, Box<Waiting>)> {
+    fn remove_each(&mut self, found: Vec<(u64, Arc<str>)>) -> Vec<(Arc<str>, Waiting)> {
         let removed = found.into_iter().filter_map(|(number, lane)| {
             let waiting = self.remove(&lane, number)?;
             Some((lane, waiting))
@@ -328,9 +329,9 @@ impl State {
     }
 
     /// Takes an entry out of everything that knows it.
-    fn take_out(&mut self, name: &Arc<str>, number: u64) -> Option<Box<Waiting>> {
+    fn take_out(&mut self, name: &Arc<str>, number: u64) -> Option<Waiting> {
         let lane = self.lanes.get_mut(name)?;
-        let waiting = lane.waiting.remove(&number)?;
+        let waiting = *lane.waiting.remove(&number)?;
         let Options {
             priority,
             session,
