@@ -94,6 +94,8 @@ pub struct Kept {
     pub sessions: usize,
     /// Entries that wait.
     pub waiting: usize,
+    /// Those of them that have a key.
+    pub keys: usize,
     /// Tasks that hold a slot.
     pub active: usize,
     /// Tasks at work whose slot was taken away.
@@ -366,6 +368,7 @@ impl LaneSet {
         let state = self.shared.lock();
         let mut kept = Kept {
             sessions: state.session_count(),
+            keys: state.key_count(),
             ..Kept::default()
         };
         for (_, lane) in state.lanes() {

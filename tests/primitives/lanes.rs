@@ -13,7 +13,9 @@ use qm2_host::lane::{
 use std::fmt::Display;
 use std::future::pending;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -317,7 +319,11 @@ async fn cq_10_the_slot_is_free_then_the_next_starts_then_the_owner_is_told() {
                 fails.map_or(Ok(()), Err)
             }
         });
-        log.watch("first", lanes.enqueue("l", first));
+        let mut first = lanes.enqueue("l", first);
+        // The very moment in which the owner is told, which is before it runs.
+        let told = Waker::from(Arc::new(Told(log.clone())));
+        let mut told = Context::from_waker(&told);
+        assert!(Pin::new(&mut first).poll(&mut told).is_pending());
         let (inside, notes) = (lanes.clone(), log.clone());
         let second = Entry::new(move |_| {
             notes.note(format_args!(
@@ -333,19 +339,29 @@ async fn cq_10_the_slot_is_free_then_the_next_starts_then_the_owner_is_told() {
         settle().await;
         let lines = log.take();
         let seen = match fails {
-            None => vec!["second enters, 1 active", "first ended"],
+            None => vec!["second enters, 1 active", "the owner is told"],
             Some("at once") => vec![
                 "ERROR task 2 of lane l failed: the work panicked: it fails at once",
                 "second enters, 1 active",
-                "first: the work panicked: it fails at once",
+                "the owner is told",
             ],
             Some(_) => vec![
                 "ERROR task 2 of lane l failed: in its future",
                 "second enters, 1 active",
-                "first: in its future",
+                "the owner is told",
             ],
         };
         assert_eq!(lines, seen);
+        assert_eq!(first.await.is_err(), fails.is_some());
+    }
+}
+
+/// Notes when it is woken.
+struct Told(Log);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.note("the owner is told");
     }
 }
 

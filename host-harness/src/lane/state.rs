@@ -113,6 +113,10 @@ impl State {
         self.sessions.len()
     }
 
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
     pub(super) fn active(&self) -> &BTreeMap<u64, Active> {
         &self.active
     }
@@ -372,14 +376,11 @@ impl State {
         }
     }
 
-    /// A session is free, unless a later task has it: the first of what waits is on offer.
-    fn free_session(&mut self, of: &Arc<str>, id: u64) {
+    /// A session is free: the first of what waits is on offer.
+    fn free_session(&mut self, of: &Arc<str>) {
         let Some(session) = self.sessions.get_mut(of) else {
             return;
         };
-        if session.holder != Some(id) {
-            return;
-        }
         session.holder = None;
         let offers = session.offers();
         if session.is_idle() {
@@ -409,7 +410,7 @@ impl State {
         }
         self.count_in_group(&name, |active| active + 1);
         if let Some(session) = &task.session {
-            self.free_session(session, id);
+            self.free_session(session);
         }
         let drained = self.waiters.extract_if(.., |waiter| {
             waiter.tasks.remove(&id);
