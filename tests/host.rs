@@ -10,6 +10,7 @@ use qm2_core::message::Caller;
 use qm2_core::receipt::{CallError, RejectionCode};
 use qm2_host::agent::{Report, Task};
 use qm2_host::engine::{Answer, Call, Engine, Fault, Sandbox};
+use qm2_host::lane::Entry;
 use qm2_host::owner::cancel_envelope;
 use qm2_host::{Domain, DomainBuilder, HostError};
 use serde_json::{Value, json};
@@ -191,10 +192,11 @@ async fn order_of_messages(enabled: bool) -> Vec<&'static str> {
     let lanes = domain.lanes();
     let (open, gate) = oneshot::channel::<()>();
     let first = says("first");
-    let mut queued = vec![lanes.enqueue("main", Priority::Normal, async move {
+    let first = Entry::of(async move {
         let _ = gate.await;
         first.await;
-    })];
+    });
+    let mut queued = vec![lanes.enqueue("main", first)];
     for (priority, text) in [
         (Priority::Low, "low"),
         (Priority::Normal, "normal 1"),
@@ -202,14 +204,15 @@ async fn order_of_messages(enabled: bool) -> Vec<&'static str> {
         (Priority::Normal, "normal 2"),
         (Priority::Critical, "critical"),
     ] {
-        queued.push(lanes.enqueue_for_session("main", "agent:x", priority, says(text)));
+        let entry = Entry::of(says(text)).session("agent:x").priority(priority);
+        queued.push(lanes.enqueue("main", entry));
     }
     assert_eq!(lanes.len("main"), 6);
     open.send(()).expect("the first message waits for it");
     for message in queued {
         soon(message).await.expect("it runs");
     }
-    soon(lanes.enqueue("other", Priority::Low, says("other lane")))
+    soon(lanes.enqueue("other", Entry::of(says("other lane"))))
         .await
         .expect("it runs");
     assert_eq!(

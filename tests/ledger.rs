@@ -8,7 +8,7 @@ use qm2_core::config::Config;
 use qm2_core::ledger::Chain;
 use qm2_host::Domain;
 use qm2_host::agent::{Report, Task};
-use qm2_host::lane::Lanes;
+use qm2_host::agents_file::Lanes;
 use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::Store;
 use rusqlite::params;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LINES_MAX: usize = 900;
-/// Folders that are not the repository's own.
+/// What is not the repository's own; in a linked worktree of git `.git` is a file.
 const FOREIGN: [&str; 5] = ["target", ".git", ".qm2", "node_modules", "__pycache__"];
 
 fn root() -> PathBuf {
@@ -23,7 +23,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, String)> {
         for entry in fs::read_dir(&folder).expect("the folder is readable") {
             let path = entry.expect("the folder is readable").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_dir() && !FOREIGN.contains(&&*name) {
+            if FOREIGN.contains(&&*name) {
+                continue;
+            }
+            if path.is_dir() {
                 folders.push(path);
             } else if path.is_file() {
                 let bytes = fs::read(&path).expect("the file is readable");

@@ -10,7 +10,7 @@ mod stay;
 pub(crate) use self::question::Answers;
 use self::question::Question;
 use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
-use crate::lane::LaneSet;
+use crate::lane::{Entry, LaneSet};
 use crate::process::Context;
 use crate::report::Report;
 use crate::route::{Route, Routes};
@@ -19,6 +19,7 @@ use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::message::{CANCEL_PREFIX, Message, NoticeKind, PROBE_PREFIX};
 use qm2_core::staged::Staged;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -227,11 +228,9 @@ impl Delivery {
         match route {
             Route::To(agent) => {
                 let this = self.clone();
-                let (key, lane) = (message.key.clone(), message.lane.clone());
-                let (session, priority) = (session.clone(), message.priority);
-                let work = async move { this.run(message, agent, cancel).await };
-                self.lanes
-                    .enqueue_message(&lane, &session, priority, &key, work);
+                self.enqueue(&message.clone(), async move {
+                    this.run(message, agent, cancel).await;
+                });
             }
             Route::Nobody => {
                 tracing::warn!(
@@ -249,6 +248,17 @@ impl Delivery {
                 );
             }
         }
+    }
+
+    /// Puts the work of a message into its lane, where it can be dropped by its key while it waits. That steps wait is how
+    /// plans are, and no reason to warn.
+    fn enqueue(&self, message: &Message, work: impl Future<Output = ()> + Send + 'static) {
+        let entry = Entry::of(work)
+            .session(&message.envelope.target_session)
+            .priority(message.priority)
+            .key(&message.key)
+            .warn_after(None);
+        self.lanes.enqueue(&message.lane, entry).detach();
     }
 
     /// Tells an attempt to stop. One that has not started ends here.
@@ -323,15 +333,16 @@ impl Delivery {
         drop(state);
         let this = self.clone();
         let (lane, priority) = (message.lane.clone(), message.priority);
-        let work = async move {
+        let work = Entry::of(async move {
             let mut state = this.lock();
             let to = &message.envelope.target_session;
             state.owners.retain(|(_, sender)| !sender.is_closed());
             for (_, sender) in state.owners.iter().filter(|(session, _)| session == to) {
                 let _ = sender.send(message.clone());
             }
-        };
-        drop(self.lanes.enqueue(&lane, priority, work));
+        });
+        let work = work.priority(priority).warn_after(None);
+        self.lanes.enqueue(&lane, work).detach();
     }
 
     /// Moves an attempt from its lane to work; false if it is not wanted any more.

@@ -15,7 +15,7 @@
 //! | [`hook`] | who is asked before something happens, and told afterwards |
 //! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
-//! | [`lane`] | how much runs at once |
+//! | [`lane`] | how much runs at once; of use without the rest |
 //! | [`event_stream`] | what runs say while they run |
 //! | [`follow`], [`cloud_event`] | records as they come, from any number on, also in another form |
 //! | [`lifecycle`] | subagents of an agent host, and what of them is said to QM2 |

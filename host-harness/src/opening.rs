@@ -4,6 +4,7 @@
 //! Does not repair anything: a broken ledger opens for reading only, through [`crate::sqlite::SqliteStore::open_read_only`].
 
 use crate::agent::{AgentTable, Report, Task};
+use crate::agents_file::Lanes;
 use crate::answer;
 use crate::clock::{Clock, SystemClock};
 use crate::delivery::Delivery;
@@ -13,7 +14,7 @@ use crate::error::{HostError, Result};
 use crate::event_stream::EventStream;
 use crate::guard::Guards;
 use crate::hook::{Hook, HookKind, HookTable, Hooks, Registry};
-use crate::lane::{LaneSet, Lanes};
+use crate::lane::LaneSet;
 use crate::ledger_lines::LedgerLines;
 use crate::paths::{self, Owner};
 use crate::people::People;
@@ -236,7 +237,11 @@ impl DomainBuilder {
         let (inputs, received) = mpsc::channel();
         let submitter = Submitter::new(inputs, self.clock.clone());
         let runtime = Handle::current();
-        let lanes = LaneSet::new(self.lanes.unwrap_or_default(), runtime.clone());
+        let lanes = LaneSet::new(runtime.clone());
+        let widths = self.lanes.unwrap_or_default();
+        lanes.set_width("control", widths.control);
+        lanes.set_width("data", widths.data);
+        lanes.set_width("escalation", widths.escalation);
         let stream = LedgerLines::new();
         if let Some(listening) = self.event_stream.take() {
             stream.tell(listening, &runtime);

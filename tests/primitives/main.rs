@@ -4,5 +4,6 @@
 //! `rows.json`, and `PRIMITIVES.md` is made of both.
 
 mod events;
+mod lanes;
 mod lifecycle;
 mod table;

@@ -62,9 +62,22 @@ fn row_of(test: &str) -> Option<String> {
     Some(format!("{}-{number}", letters.to_uppercase()))
 }
 
+/// Text of a module and of those below it.
+fn text_of(module: &Path) -> String {
+    let mut text = fs::read_to_string(module).expect("a module of tests");
+    let below = fs::read_dir(module.with_extension(""))
+        .into_iter()
+        .flatten();
+    let below = below.map(|entry| entry.expect("a module of tests").path());
+    for module in below.collect::<BTreeSet<PathBuf>>() {
+        text += &fs::read_to_string(module).expect("a module of tests");
+    }
+    text
+}
+
 /// Names of the tests of a module, by row.
 fn tests_of(module: &str) -> BTreeMap<String, Vec<String>> {
-    let text = fs::read_to_string(tests_folder().join(module)).expect("a module of tests");
+    let text = text_of(&tests_folder().join(module));
     let (mut by_row, mut is_test) = (BTreeMap::<_, Vec<_>>::new(), false);
     for line in text.lines() {
         is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");

@@ -87,11 +87,9 @@ impl Delivery {
             }
             Asked::Notifier(agent) => {
                 let this = self.clone();
-                let (key, lane) = (message.key.clone(), message.lane.clone());
-                let (session, priority) = (session.clone(), message.priority);
-                let work = async move { this.notify(message, agent, cancel).await };
-                self.lanes
-                    .enqueue_message(&lane, &session, priority, &key, work);
+                self.enqueue(&message.clone(), async move {
+                    this.notify(message, agent, cancel).await;
+                });
             }
         }
     }
