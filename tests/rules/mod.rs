@@ -9,6 +9,7 @@ mod child;
 mod claim;
 mod component_fault;
 mod corner;
+mod forged;
 mod found;
 mod gate;
 mod hook;

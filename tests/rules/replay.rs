@@ -651,3 +651,67 @@ fn r_64_pieces_out_of_their_order_are_not_taken_in() {
     let value: Value = parse(&good[0]);
     assert_eq!(value["v"], 1);
 }
+
+/// Each coordination once, in the order of a snapshot: the live ones by id, then the closed ones by id.
+#[test]
+fn r_64_coordinations_of_a_snapshot_out_of_their_order_are_not_taken_in() {
+    let mut s = Scenario::new();
+    for id in ["c", "d", "e", "f"] {
+        let a = step("a").set("targetSession", format!("agent:{id}"));
+        s.plan(plan([a]).set("coordinationId", id));
+    }
+    for id in ["e", "f"] {
+        s.submit(done("a", 1, "").of(id).by(&format!("agent:{id}")))
+            .unwrap();
+    }
+    s.read_all();
+    let good = pieces(&mut s, 1);
+    assert_eq!(good.len(), 5);
+    let pick = |order: &[usize]| -> Vec<String> {
+        order.iter().map(|index| good[*index].clone()).collect()
+    };
+    let bad = [
+        pick(&[0, 1, 1]),
+        pick(&[0, 2, 3, 1]),
+        pick(&[0, 1, 2, 4, 3]),
+        pick(&[0, 1, 2, 3, 3]),
+        // A closed one under the name of a live one, and one without a name.
+        vec![good[0].clone(), good[3].replace("\"e\"", "\"c\"")],
+        vec![good[0].clone(), good[3].replace("\"e\"", "\"\"")],
+    ];
+    for pieces in bad {
+        let refused = restore(&mut Scenario::blank(), &pieces);
+        let Err(CallError::Bound(says)) = &refused else {
+            panic!("{refused:?} of {pieces:#?}")
+        };
+        assert!(says.contains("is not in its place"), "{says}");
+    }
+    // None holds the domain.
+    let none = r#"{"v":1,"live":[],"closed":[]}"#.to_owned();
+    let refused = restore(&mut Scenario::blank(), &[none]);
+    assert!(matches!(refused, Err(CallError::Bound(_))), "{refused:?}");
+}
+
+/// What points to places of steps points to steps, and what counts them is right.
+#[test]
+fn r_64_a_coordination_of_a_snapshot_that_contradicts_itself_is_not_taken_in() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("b").after("a")]).set("reports", "all"));
+    s.fail("a", 1, qm2_core::envelope::FailureClass::Permanent, "x");
+    let good = pieces(&mut s, 1);
+    for (from, to) in [
+        (r#""openWork":0"#, r#""openWork":1"#),
+        (r#""openCleanup":0"#, r#""openCleanup":1"#),
+        (r#""id":"b""#, r#""id":"a""#),
+        (r#""children":[[1,"#, r#""children":[[2,"#),
+        (r#"{"step":1,"#, r#"{"step":2,"#),
+    ] {
+        assert!(good[0].contains(from), "{from} in {}", good[0]);
+        let changed = vec![good[0].replacen(from, to, 1)];
+        let refused = restore(&mut Scenario::blank(), &changed);
+        let Err(CallError::Bound(says)) = &refused else {
+            panic!("{refused:?} of {from} to {to}")
+        };
+        assert!(says.contains("contradicts itself"), "{says}");
+    }
+}
