@@ -1,11 +1,11 @@
 //! Corners of rules where two of them meet: circles of waiters behind waiters, hooks between contests, steps that are added
-//! among others, skips behind skips.
+//! among others, skips behind skips, questions that outlive what they are about.
 //!
 //! Each rule by itself is in the file of its noun.
 
 use crate::support::*;
-use qm2_core::envelope::{Envelope, FailureClass, PayloadRef};
-use qm2_core::message::{HookKind, HookVerdict};
+use qm2_core::envelope::{DeliveryMode, Envelope, FailureClass, PayloadRef};
+use qm2_core::message::{HookKind, HookVerdict, Notice, NoticeKind};
 use serde_json::json;
 
 const PERMANENT: FailureClass = FailureClass::Permanent;
@@ -442,5 +442,134 @@ fn r_63_of_one_session_the_older_goes_first_once_it_stands_as_high() {
         s.now_ms = at_ms;
         assert_eq!(end_first(&mut s, "agent:0"), "accepted completed");
         assert_eq!(s.labels().pop(), Some(format!("step.dispatched {wins}:1")));
+    }
+}
+
+// ---- questions and messages ----
+
+/// R-37, M3: whatever is asked, answered or cancelled goes out at least once, however the step itself is delivered.
+#[test]
+fn r_36_words_about_a_best_effort_step_are_delivered_at_least_once() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").set("deliveryMode", "best_effort")]).hitl());
+    s.ask("a", 1, 1);
+    let (id, _) = s.question("a");
+    s.approve("a");
+    s.cancel();
+    let asked = format!("escalation:{id}:1:1");
+    for key in [asked.as_str(), &format!("answer:{id}"), "cancel:c:a:1"] {
+        let mode = s.message(key).envelope.delivery_mode;
+        assert_eq!(mode, DeliveryMode::AtLeastOnce, "{key}");
+    }
+    let mode = s.message("c:a:1").envelope.delivery_mode;
+    assert_eq!(mode, DeliveryMode::BestEffort);
+}
+
+/// only the key of a message that was sent names a question.
+#[test]
+fn r_57_a_key_that_only_looks_like_one_of_a_question_is_unknown() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a")]).hitl());
+    s.ask("a", 1, 1);
+    let (id, _) = s.question("a");
+    s.seen();
+    for key in [
+        format!("escalation:{id}:1:x"),
+        format!("escalation:{id}:1:1:1"),
+        format!("escalation:{id}:x:1"),
+        format!("escalation:{id}:1"),
+    ] {
+        let kind = NoticeKind::Unreachable;
+        let answer = &s.notices(&[Notice { key, kind }])[0];
+        assert_eq!(brief(answer), "unknown-key key fix");
+    }
+    s.expect(&[]);
+    let key = format!("escalation:{id}:1:1");
+    let kind = NoticeKind::Unreachable;
+    assert!(s.notices(&[Notice { key, kind }])[0].is_ok());
+    s.expect(&[
+        "human.expired a:1",
+        "step.failed a:1",
+        "coordination.terminal",
+    ]);
+}
+
+/// only an end that says nothing of the effect of what must not run again leaves the effect open.
+#[test]
+fn r_34_the_kind_of_a_question_goes_by_class_and_step() {
+    for (class, idempotent, kind) in [
+        (FailureClass::Retryable, false, "exhausted"),
+        (FailureClass::Unknown, true, "exhausted"),
+        (FailureClass::Unknown, false, "unknown_effect"),
+    ] {
+        let mut s = Scenario::new();
+        s.plan(plan([step("a").set("idempotent", idempotent)]).hitl());
+        s.fail("a", 1, class, "x");
+        assert_eq!(s.data("coordination.escalated a:1")["kind"], kind);
+    }
+}
+
+/// the cleanup grace is not the deadline of the plan, at which a question counts as unanswered.
+#[test]
+fn r_18_a_question_of_cleanup_is_void_when_its_grace_is_over() {
+    let mut s = Scenario::new();
+    let k = step("k").set("cleanup", true).set("timeoutMs", 900_000);
+    s.plan(
+        plan([step("a"), k])
+            .human(json!({"levels": [{"sessions": ["user:dana"], "timeoutMs": 900_000}]})),
+    );
+    s.ask("k", 1, 1);
+    s.cancel();
+    s.done("a", 1, "");
+    s.seen();
+    s.advance(60_000);
+    s.expect(&[
+        "human.expired k:1",
+        "step.timed_out k:1",
+        "coordination.terminal",
+    ]);
+    assert_eq!(s.data("human.expired k:1")["reason"], "voided");
+    assert_eq!(s.data("coordination.terminal")["terminal"], "success");
+}
+
+/// a retry that has become due waits for a slot like any other step.
+#[test]
+fn r_63_a_due_retry_waits_for_its_session_and_not_for_its_time() {
+    let mut s = Scenario::new();
+    let b = step("b").set("targetSession", "agent:a");
+    s.plan(plan([step("a"), b]).retries(1, &[1_000]));
+    s.fail("a", 1, FailureClass::Retryable, "x");
+    assert_eq!(s.step_state("b"), "dispatched");
+    s.ack("b", 1);
+    s.now_ms = 999;
+    s.progress("b", 1, 1);
+    assert_eq!(s.waits_for("a")["kind"], "retry");
+    s.now_ms = 1_000;
+    s.progress("b", 1, 2);
+    assert_eq!(s.waits_for("a")["kind"], "session");
+    s.done("b", 1, "");
+    assert_eq!(s.step_state("a"), "dispatched");
+}
+
+/// who is only put first in the order ends nobody, and so answers nobody's question.
+#[test]
+fn r_45_a_question_of_a_holder_is_void_only_when_a_person_ends_its_attempt() {
+    for (preempts, label) in [(false, "waits"), (true, "preempts")] {
+        let mut s = Scenario::new();
+        let base = plan([
+            step("0").claims("file:x").set("timeoutMs", 900_000),
+            step("1"),
+            step("a").claims("file:x").after("1"),
+        ]);
+        let base = base.hitl().strategy("manual_review");
+        s.plan(if preempts { base.preempt() } else { base });
+        s.done("1", 1, "");
+        s.ask("0", 1, 1);
+        s.seen();
+        s.approve("a");
+        let decided = s.data("conflict.resolved a:1");
+        assert_eq!(decided["outcomes"][0]["outcome"], label);
+        let state = s.step_state("0");
+        assert_eq!(state == "waiting_human", !preempts, "{state}");
     }
 }

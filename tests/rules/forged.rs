@@ -331,10 +331,13 @@ fn r_64_renewals_releases_and_ends_of_leases_that_are_none_are_found() {
     refuse_all(&mut s, &rows);
 }
 
-/// R-43: a hook can only refuse or ask, and a person only put first what was under review.
+fn both() -> [Json; 2] {
+    [step("a").claims("file:x"), step("b").claims("file:x")]
+}
+
+/// R-43: a person can only put first what was under review.
 #[test]
-fn r_64_decisions_of_hooks_and_people_that_are_none_of_theirs_are_found() {
-    let both = || [step("a").claims("file:x"), step("b").claims("file:x")];
+fn r_64_decisions_of_people_that_are_none_of_theirs_are_found() {
     let mut s = Scenario::new();
     let call = submit_plan(&s, &plan(both()));
     let rows = [
@@ -355,6 +358,11 @@ fn r_64_decisions_of_hooks_and_people_that_are_none_of_theirs_are_found() {
         (review, r#""outcome":"preempts","order":1"#),
     ];
     find(&mut s, &call, "conflict.resolved b:1", &rows);
+}
+
+/// R-43: a hook can only refuse or ask.
+#[test]
+fn r_64_decisions_of_hooks_that_are_none_of_theirs_are_found() {
     let mut s = Scenario::with(|config| config.hooks = vec![HookKind::BeforeArbitrate]);
     s.plan(plan(both()));
     let hook_id = s.asks[0].hook_id.clone();

@@ -131,44 +131,50 @@ fn r_20_cleanup_counts_in_no_test() {
     ends(&s, "failed", Some("steps_failed"));
 }
 
+/// `b` and `c` wait, one behind the other, for cleanup that fails.
+fn behind_cleanup(more: Option<Json>) -> Scenario {
+    let mut s = Scenario::new();
+    let steps = [
+        step("a"),
+        step("sweep").set("cleanup", true),
+        step("b").after("sweep"),
+        step("c").after("b"),
+    ];
+    s.plan(plan(steps.into_iter().chain(more)));
+    s.done("a", 1, "");
+    s.fail("sweep", 1, PERMANENT, "x");
+    s
+}
+
 /// what waited for cleanup that failed was not done.
 #[test]
-fn r_20_a_skip_behind_cleanup_is_spoiled_unless_its_failure_is_handled() {
-    let steps = |more: Option<Json>| {
-        let steps = [
-            step("a"),
-            step("sweep").set("cleanup", true),
-            step("b").after("sweep"),
-            step("c").after("b"),
-        ];
-        plan(steps.into_iter().chain(more))
-    };
-    let mut s = Scenario::new();
-    s.plan(steps(None));
-    s.done("a", 1, "");
-    s.fail("sweep", 1, PERMANENT, "x");
+fn r_20_a_skip_behind_failed_cleanup_is_spoiled() {
+    let s = behind_cleanup(None);
     assert_eq!(s.data("step.skipped c:1")["reason"], "upstream_failed");
     ends(&s, "partial", Some("steps_failed"));
+}
 
-    let mut s = Scenario::new();
-    s.plan(steps(Some(step("f").on("sweep", "failure"))));
-    s.done("a", 1, "");
-    s.fail("sweep", 1, PERMANENT, "x");
+#[test]
+fn r_20_a_skip_behind_cleanup_whose_failure_is_handled_is_not() {
+    let mut s = behind_cleanup(Some(step("f").on("sweep", "failure")));
     s.done("f", 1, "");
     ends(&s, "success", None);
+}
 
-    // Neither a completed step nor one that was skipped by condition is to blame.
+/// Neither a completed step, nor one that was skipped by condition, nor one whose end was all that counted is to blame.
+#[test]
+fn r_20_only_dead_edges_spoil_a_skip() {
     let mut s = Scenario::new();
-    let fallback = step("f").on("sweep", "failure");
-    let not = step("not").on("a", "failure");
     let late = step("late").after("sweep").after("not").after("a");
     s.plan(plan([
         step("a"),
         step("sweep").set("cleanup", true),
-        fallback,
-        not,
-        late,
+        step("tidy").set("cleanup", true),
+        step("f").on("sweep", "failure"),
+        step("not").on("a", "failure"),
+        late.on("tidy", "always").on("a", "failure"),
     ]));
+    s.fail("tidy", 1, PERMANENT, "x");
     s.done("a", 1, "");
     s.fail("sweep", 1, PERMANENT, "x");
     s.done("f", 1, "");
