@@ -6,7 +6,7 @@
 use crate::support::*;
 use qm2_core::envelope::{DeliveryMode, Envelope, FailureClass, PayloadRef};
 use qm2_core::message::{HookKind, HookVerdict, Notice, NoticeKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PERMANENT: FailureClass = FailureClass::Permanent;
 const NO_OPINION: HookVerdict = HookVerdict::NoOpinion;
@@ -147,6 +147,32 @@ fn r_52_nobody_is_ended_for_a_step_that_may_fail_over_another_contest() {
         (s.step_state("a"), s.step_state("b")),
         ("dispatched".into(), "dispatched".into())
     );
+}
+
+#[test]
+fn r_52_nobody_is_asked_before_the_hooks_have_spoken_on_every_contest() {
+    let mut s = Scenario::with(|config| config.hooks = vec![HookKind::BeforeArbitrate]);
+    let both = step("z").claims("file:x").claims("file:y").after("0");
+    let steps = [
+        step("a").claims("file:x"),
+        step("b").claims("file:y"),
+        both,
+        step("0"),
+    ];
+    s.plan(plan(steps).hitl());
+    s.done("0", 1, "");
+    let ids: Vec<String> = s.asks.iter().map(|ask| ask.hook_id.clone()).collect();
+    assert_eq!(ids.len(), 2);
+    s.seen();
+    s.verdict(&ids[1], "gate", HookVerdict::Review);
+    s.expect(&["hook.verdict z:1", "conflict.resolved z:1"]);
+    s.verdict(&ids[0], "gate", NO_OPINION);
+    s.expect(&[
+        "hook.verdict z:1",
+        "conflict.resolved z:1",
+        "coordination.escalated z:1",
+        "human.requested z:1",
+    ]);
 }
 
 #[test]
@@ -571,5 +597,162 @@ fn r_45_a_question_of_a_holder_is_void_only_when_a_person_ends_its_attempt() {
         assert_eq!(decided["outcomes"][0]["outcome"], label);
         let state = s.step_state("0");
         assert_eq!(state == "waiting_human", !preempts, "{state}");
+    }
+}
+
+/// a holder stays where the newcomer has to be looked at over another resource.
+#[test]
+fn r_45_nobody_is_ended_for_a_step_that_a_person_has_to_let_go_first() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let low = |id: &str, resource: &str| step(id).claims(resource).set("priority", "low");
+    let z = step("z").claims("file:x").claims("file:y").after("0");
+    let base = plan([
+        low("a", "file:x"),
+        low("b", "file:y"),
+        z.set("priority", "high"),
+        step("0"),
+    ]);
+    let policy = json!({"default": "priority_wins", "preempt": true,
+        "rules": [{"resource": "file:y", "strategy": "manual_review"}]});
+    s.plan(base.hitl().set("conflictPolicy", policy));
+    s.seen();
+    s.done("0", 1, "");
+    s.expect(&[
+        "step.completed 0:1",
+        "conflict.detected z:1",
+        "conflict.resolved z:1",
+        "conflict.detected z:1",
+        "conflict.resolved z:1",
+        "coordination.escalated z:1",
+        "human.requested z:1",
+    ]);
+    let outcomes = s.lines.iter().map(|line| parse(line));
+    let outcomes: Vec<Value> = outcomes
+        .filter(|record| record["type"] == "conflict.resolved")
+        .map(|record| record["data"]["outcomes"][0]["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["waits", "review"]);
+    assert_eq!(s.step_state("a"), "dispatched");
+}
+
+/// what did not fail is not what a fallback stands in for.
+#[test]
+fn r_17_a_fallback_stands_only_for_those_that_failed() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    s.plan(plan([
+        step("a"),
+        step("b").set("required", true),
+        step("f")
+            .on("a", "failure")
+            .on("b", "failure")
+            .set("join", "any"),
+        step("g"),
+    ]));
+    s.fail("a", 1, PERMANENT, "x");
+    s.fail("f", 1, PERMANENT, "x");
+    assert_eq!(s.state(), "open");
+    assert_eq!(s.step_state("g"), "dispatched");
+}
+
+/// what is closed gives its place back.
+#[test]
+fn r_62_closed_plans_no_longer_count() {
+    for payload in [false, true] {
+        let mut s = Scenario::with(|config| match payload {
+            true => config.limits.live_payload_bytes = 6,
+            false => config.limits.live_steps = 2,
+        });
+        let one = |id: &str| {
+            let id = id.to_owned();
+            plan([step("a").set("payload", "ab")]).set("coordinationId", id)
+        };
+        for id in ["c", "d", "e", "f"] {
+            s.plan(one(id));
+            s.submit(execute("n", "a").of(id)).unwrap();
+            let full = s.try_plan(plan([step("z").set("payload", "z")]).set("coordinationId", "z"));
+            assert_eq!(
+                brief_rejection(&full.unwrap_err()),
+                "domain-full - retry(1000)"
+            );
+            for step in ["a", "n"] {
+                s.done_of(id, step, 1);
+            }
+            s.read_all();
+        }
+    }
+}
+
+/// leases are those of the current attempt.
+#[test]
+fn r_50_an_attempt_that_ended_renews_and_claims_nothing() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").claims("file:x")]).retries(1, &[0]));
+    s.fail("a", 1, FailureClass::Retryable, "x");
+    assert_eq!(s.step_state("a"), "dispatched");
+    s.seen();
+    let token = s.token("a", 2);
+    let refused = s.renew("a", 1, &[token]).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    let refused = s.claim(request("a", 1, "file:y")).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    assert_eq!(s.release("a", 1, &[token]), "not-running attempt stop");
+    s.expect(&[]);
+}
+
+/// numbers of reports begin with that of a record.
+#[test]
+fn r_25_report_0_is_no_report() {
+    let mut s = Scenario::new();
+    assert_eq!(
+        s.read(&["report:0", "report:1", "report:2"]),
+        [
+            "unknown-key key fix",
+            "replayed acknowledged",
+            "unknown-key key fix",
+        ]
+    );
+}
+
+/// one attempt is what such a step has anyway.
+#[test]
+fn r_13_a_best_effort_step_may_say_that_it_has_one_attempt() {
+    let with = |attempts: u64| {
+        let a = step("a").set("deliveryMode", "best_effort");
+        plan([a.set("maxAttempts", attempts)])
+    };
+    let mut s = Scenario::new();
+    assert!(s.try_plan(with(2)).is_err());
+    s.plan(with(1));
+}
+
+#[test]
+fn r_13_a_cycle_is_found_behind_a_step_that_waits_for_others_as_well() {
+    let mut s = Scenario::new();
+    let steps = [
+        step("a").after("free").after("b"),
+        step("b").after("free").after("a"),
+        step("free"),
+    ];
+    let refused = s.try_plan(plan(steps)).unwrap_err();
+    let codes: Vec<&str> = refused
+        .problems
+        .iter()
+        .map(|problem| &*problem.code)
+        .collect();
+    assert_eq!(codes, ["cycle"]);
+    assert!(refused.problems[0].message.contains("a -> b -> a"));
+}
+
+#[test]
+fn r_1_a_plan_may_be_as_long_as_the_domain_allows() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a")]));
+    let created = s.lines[1].as_str();
+    let begin = created.find("\"plan\":").expect("it holds the plan") + 7;
+    let end = created.find(",\"planDigest\"").expect("and its digest");
+    let bytes = (end - begin) as u64;
+    for (limit, taken) in [(bytes - 1, false), (bytes, true)] {
+        let mut s = Scenario::with(|config| config.limits.plan_bytes = limit);
+        assert_eq!(s.try_plan(plan([step("a")])).is_ok(), taken, "{limit}");
     }
 }

@@ -335,6 +335,38 @@ fn both() -> [Json; 2] {
     [step("a").claims("file:x"), step("b").claims("file:x")]
 }
 
+/// R-42, R-46: nothing is granted beside what bars it.
+#[test]
+fn r_64_grants_beside_others_that_bar_them_are_found() {
+    let part = |id: &str, base: &str, from: u64, to: u64| {
+        let regions = json!([{"start": from, "end": to}]);
+        let claim = json!({"resource": "file:x", "leaseMs": 60_000, "baseVersion": base, "regions": regions});
+        step(id).claim(claim)
+    };
+    let merges = "merge_if_safe";
+    for (strategy, b) in [
+        ("owner_wins", part("b", "1", 10, 20)),
+        (merges, part("b", "1", 5, 20)),
+        (merges, part("b", "2", 10, 20)),
+    ] {
+        let mut s = Scenario::new();
+        s.plan(
+            plan([part("a", "1", 0, 10), b.clone()])
+                .strategy(strategy)
+                .owner("file:x", "agent:b"),
+        );
+        assert_eq!(s.step_state("b"), "waiting_claim");
+        let number = s.seq("conflict.detected b:1");
+        let claim = &b.0["claims"][0];
+        let (base, regions) = (&claim["baseVersion"], &claim["regions"]);
+        let data = format!(
+            r#""resource":"file:x","mode":"exclusive","session":"agent:b","leaseMs":60000,"expiresMs":60000,"claimNumber":{number},"baseVersion":{base},"regions":[{{"start":{},"end":20}}]"#,
+            regions[0]["start"]
+        );
+        refuse_all(&mut s, &[("claim.granted", "b", 1, &data)]);
+    }
+}
+
 /// R-43: a person can only put first what was under review.
 #[test]
 fn r_64_decisions_of_people_that_are_none_of_theirs_are_found() {

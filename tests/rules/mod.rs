@@ -20,6 +20,7 @@ mod inputs;
 mod inputs_host;
 mod lease;
 mod load_and_fault;
+mod order;
 mod plan_end;
 mod plan_shape;
 mod race;

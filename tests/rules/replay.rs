@@ -516,6 +516,7 @@ fn r_64_a_line_that_does_not_follow_the_one_before_is_the_first_bad_one() {
             false,
             "its content has",
         ),
+        (format!("{}00\"}}", &last[..hash]), false, "is not a record"),
         (String::new(), false, "is not a record"),
         ("{}".into(), true, "is not a record"),
         (last.trim_end_matches('}').into(), false, "is not a record"),
@@ -714,4 +715,62 @@ fn r_64_a_coordination_of_a_snapshot_that_contradicts_itself_is_not_taken_in() {
         };
         assert!(says.contains("contradicts itself"), "{says}");
     }
+}
+
+/// A host may replay up to any record and take a snapshot there, also where a call had more to say.
+#[test]
+fn r_64_a_snapshot_between_the_records_of_a_call_goes_on_as_the_ledger_does() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("b").after("a"), step("z")]));
+    s.fail("a", 1, qm2_core::envelope::FailureClass::Permanent, "x");
+    let (digest, lines) = (s.digest(), s.lines.clone());
+    let at = lines.iter().position(|line| line.contains("step.skipped"));
+    let at = at.expect("b cannot run any more");
+    let mut half = Scenario::blank();
+    let replay = |lines: &[String]| Call::Replay {
+        lines: lines.to_vec(),
+        checked: false,
+    };
+    half.call(&replay(&lines[..at])).expect("they are followed");
+    let Ok(Answer::Snapshot(piece)) = half.call(&Call::Snapshot {
+        cursor: None,
+        max_bytes: 1 << 20,
+    }) else {
+        panic!("a snapshot can be taken")
+    };
+    half.call(&replay(&lines[at..]))
+        .expect("the rest is followed");
+    half.lines = lines.clone();
+    let mut rest = piece.next.into_iter().collect::<Vec<_>>();
+    assert!(rest.len() < 2);
+    let mut pieces = vec![piece.chunk];
+    while let Some(cursor) = rest.pop() {
+        let call = Call::Snapshot {
+            cursor: Some(cursor),
+            max_bytes: 1 << 20,
+        };
+        let mut again = Scenario::blank();
+        again
+            .call(&replay(&lines[..at]))
+            .expect("they are followed");
+        let Ok(Answer::Snapshot(piece)) = again.call(&call) else {
+            panic!("it goes on")
+        };
+        again.lines = lines[..at].to_vec();
+        pieces.push(piece.chunk);
+        rest.extend(piece.next);
+    }
+    let skippable = r#""skippable":[1]"#;
+    assert!(pieces[0].contains(skippable), "{}", pieces[0]);
+    let mut wrong = pieces.clone();
+    wrong[0] = wrong[0].replace(skippable, r#""skippable":[3]"#);
+    let refused = restore(&mut Scenario::blank(), &wrong);
+    assert!(matches!(refused, Err(CallError::Bound(_))), "{refused:?}");
+    let mut fresh = Scenario::blank();
+    restore(&mut fresh, &pieces).expect("the snapshot is taken in");
+    fresh
+        .call(&replay(&lines[at..]))
+        .expect("the rest is followed");
+    fresh.lines = lines;
+    assert_eq!(fresh.digest(), digest);
 }

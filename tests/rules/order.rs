@@ -1,0 +1,143 @@
+//! Who comes first among those that wait for a resource, when the plans, strategies and modes among them change: R-42, R-45,
+//! R-50, R-66.
+//!
+//! Contests and what decides them are in `arbitration.rs` and `claim.rs`, circles in `corner.rs`.
+
+use crate::support::*;
+use serde_json::json;
+
+fn reads(id: &str, priority: &str) -> Json {
+    step(id)
+        .claim(json!({"resource": "file:x", "mode": "shared"}))
+        .set("priority", priority)
+}
+
+/// What goes out when a step of plan `c` completes.
+fn next_after(s: &mut Scenario, ends: &str) -> Vec<String> {
+    let before = s.lines.len();
+    s.done(ends, 1, "");
+    let labels = s.labels().split_off(before).into_iter();
+    labels
+        .filter_map(|label| Some(label.strip_prefix("step.dispatched ")?.to_owned()))
+        .collect()
+}
+
+#[test]
+fn r_45_readers_and_a_writer_of_several_priorities_go_in_their_order() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let writes = |id: &str| step(id).claims("file:x");
+    let steps = [
+        writes("0").set("priority", "critical"),
+        reads("a", "normal").after("1"),
+        reads("b", "critical").after("2"),
+        writes("w").set("priority", "high").after("3"),
+        reads("d", "low").after("4"),
+        step("1"),
+        step("2"),
+        step("3"),
+        step("4"),
+    ];
+    s.plan(plan(steps).strategy("priority_wins"));
+    for id in ["1", "2", "3", "4"] {
+        s.done(id, 1, "");
+    }
+    assert_eq!(next_after(&mut s, "0"), ["b:1"]);
+    assert_eq!(next_after(&mut s, "b"), ["w:1"]);
+    assert_eq!(next_after(&mut s, "w"), ["a:1", "d:1"]);
+}
+
+/// A writer does not pass a reader that waits for something else as well.
+#[test]
+fn r_50_a_writer_waits_behind_a_reader_on_a_free_resource() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let steps = [
+        step("0").claims("file:y"),
+        reads("a", "normal").claims("file:y"),
+        step("w").claims("file:x").after("1"),
+        reads("r", "normal").after("2"),
+        step("1"),
+        step("2"),
+    ];
+    s.plan(plan(steps));
+    assert_eq!(next_after(&mut s, "1"), [""; 0]);
+    assert_eq!(s.step_state("w"), "waiting_claim");
+    // Another reader would stand behind the writer.
+    assert_eq!(next_after(&mut s, "2"), [""; 0]);
+    assert_eq!(next_after(&mut s, "0"), ["a:1"]);
+    assert_eq!(next_after(&mut s, "a"), ["w:1"]);
+    assert_eq!(next_after(&mut s, "w"), ["r:1"]);
+}
+
+/// `0` of plan `c` holds `file:x`. Then `a` and `b` of plan `c` wait for it, and `d` of another plan between them.
+fn two_plans(of_c: impl Fn(Json) -> Json, b_priority: &str) -> Scenario {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let writes = |id: &str| step(id).claims("file:x");
+    let steps = [
+        writes("0").set("priority", "critical"),
+        writes("a").after("1"),
+        writes("b").set("priority", b_priority).after("2"),
+        step("1"),
+        step("2"),
+    ];
+    s.plan(of_c(plan(steps)).set("priority", "normal"));
+    s.done("1", 1, "");
+    s.plan(plan([writes("d")]).set("coordinationId", "other"));
+    s.done("2", 1, "");
+    for waiting in ["a", "b"] {
+        assert_eq!(s.step_state(waiting), "waiting_claim");
+    }
+    s
+}
+
+fn cancel_other(s: &mut Scenario) {
+    s.submit(cancel().of("other")).unwrap();
+}
+
+/// R-66: the owners that a plan names count only among its own steps.
+#[test]
+fn r_50_an_owner_of_one_plan_counts_while_no_other_plan_waits() {
+    let owned = |plan: Json| plan.owner("file:x", "agent:b");
+    let mut s = two_plans(owned, "normal");
+    s.cancel_step("a");
+    assert_eq!(next_after(&mut s, "0"), ["other/d:1"]);
+    s.done_of("other", "d", 1);
+    assert_eq!(s.step_state("b"), "dispatched");
+
+    let mut s = two_plans(owned, "normal");
+    cancel_other(&mut s);
+    assert_eq!(next_after(&mut s, "0"), ["b:1"]);
+}
+
+/// R-66: the strictest strategy of those that wait orders them.
+#[test]
+fn r_50_the_strategy_of_a_plan_counts_while_no_stricter_one_waits() {
+    let by_priority = |plan: Json| plan.strategy("priority_wins");
+    let mut s = two_plans(by_priority, "high");
+    assert_eq!(next_after(&mut s, "0"), ["a:1"]);
+
+    let mut s = two_plans(by_priority, "high");
+    cancel_other(&mut s);
+    assert_eq!(next_after(&mut s, "0"), ["b:1"]);
+}
+
+/// Between plans the owners of the domain count, among the steps of one plan those of the plan.
+#[test]
+fn r_66_an_owner_of_the_domain_comes_first_among_several_plans() {
+    let mut s = Scenario::with(|config| {
+        config.max_in_flight = 9;
+        config.owners = vec![qm2_core::arbitration::Owner {
+            resource: "file:*".into(),
+            session: "agent:e".into(),
+        }];
+    });
+    let writes = |id: &str| step(id).claims("file:x");
+    s.plan(plan([writes("0"), writes("a").after("1"), step("1")]));
+    s.done("1", 1, "");
+    for id in ["d", "e"] {
+        let other = plan([reads(id, "normal")]);
+        s.plan(other.set("coordinationId", format!("of-{id}")));
+    }
+    assert_eq!(next_after(&mut s, "0"), ["of-e/e:1"]);
+    s.done_of("of-e", "e", 1);
+    assert_eq!(s.step_state("a"), "dispatched");
+}
