@@ -654,32 +654,33 @@ fn r_17_a_fallback_stands_only_for_those_that_failed() {
     assert_eq!(s.step_state("g"), "dispatched");
 }
 
-/// what is closed gives its place back.
-#[test]
-fn r_62_closed_plans_no_longer_count() {
-    for payload in [false, true] {
-        let mut s = Scenario::with(|config| match payload {
-            true => config.limits.live_payload_bytes = 6,
-            false => config.limits.live_steps = 2,
-        });
-        let one = |id: &str| {
-            let id = id.to_owned();
-            plan([step("a").set("payload", "ab")]).set("coordinationId", id)
+/// Plans come one after the other, each as large as the domain allows.
+fn one_at_a_time(change: impl FnOnce(&mut qm2_core::config::Config)) {
+    let mut s = Scenario::with(change);
+    for id in ["c", "d", "e"] {
+        let plan_of = |id: &str| {
+            let a = step("a").set("payload", "ab");
+            plan([a]).set("coordinationId", id)
         };
-        for id in ["c", "d", "e", "f"] {
-            s.plan(one(id));
-            s.submit(execute("n", "a").of(id)).unwrap();
-            let full = s.try_plan(plan([step("z").set("payload", "z")]).set("coordinationId", "z"));
-            assert_eq!(
-                brief_rejection(&full.unwrap_err()),
-                "domain-full - retry(1000)"
-            );
-            for step in ["a", "n"] {
-                s.done_of(id, step, 1);
-            }
-            s.read_all();
+        s.plan(plan_of(id));
+        s.submit(execute("n", "a").of(id)).unwrap();
+        let full = s.try_plan(plan_of("z")).unwrap_err();
+        assert_eq!(brief_rejection(&full), "domain-full - retry(1000)");
+        for step in ["a", "n"] {
+            s.done_of(id, step, 1);
         }
+        s.read_all();
     }
+}
+
+#[test]
+fn r_62_steps_of_closed_plans_no_longer_count() {
+    one_at_a_time(|config| config.limits.live_steps = 2);
+}
+
+#[test]
+fn r_62_payload_of_closed_plans_no_longer_counts() {
+    one_at_a_time(|config| config.limits.live_payload_bytes = 6);
 }
 
 /// leases are those of the current attempt.

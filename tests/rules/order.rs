@@ -96,14 +96,17 @@ fn cancel_other(s: &mut Scenario) {
 /// the owners that a plan names count only among its own steps.
 #[test]
 fn r_50_an_owner_of_one_plan_counts_while_no_other_plan_waits() {
-    let owned = |plan: Json| plan.owner("file:x", "agent:b");
-    let mut s = two_plans(owned, "normal");
+    let mut s = two_plans(|plan| plan.owner("file:x", "agent:b"), "normal");
     s.cancel_step("a");
     assert_eq!(next_after(&mut s, "0"), ["other/d:1"]);
     s.done_of("other", "d", 1);
     assert_eq!(s.step_state("b"), "dispatched");
+}
 
-    let mut s = two_plans(owned, "normal");
+/// alone again, its own owner comes first.
+#[test]
+fn r_50_an_owner_of_a_plan_counts_again_once_the_other_plan_is_gone() {
+    let mut s = two_plans(|plan| plan.owner("file:x", "agent:b"), "normal");
     cancel_other(&mut s);
     assert_eq!(next_after(&mut s, "0"), ["b:1"]);
 }
@@ -111,11 +114,14 @@ fn r_50_an_owner_of_one_plan_counts_while_no_other_plan_waits() {
 /// the strictest strategy of those that wait orders them.
 #[test]
 fn r_50_the_strategy_of_a_plan_counts_while_no_stricter_one_waits() {
-    let by_priority = |plan: Json| plan.strategy("priority_wins");
-    let mut s = two_plans(by_priority, "high");
+    let mut s = two_plans(|plan| plan.strategy("priority_wins"), "high");
     assert_eq!(next_after(&mut s, "0"), ["a:1"]);
+}
 
-    let mut s = two_plans(by_priority, "high");
+/// alone again, its own strategy orders its steps.
+#[test]
+fn r_50_the_strategy_of_a_plan_counts_again_once_the_stricter_one_is_gone() {
+    let mut s = two_plans(|plan| plan.strategy("priority_wins"), "high");
     cancel_other(&mut s);
     assert_eq!(next_after(&mut s, "0"), ["b:1"]);
 }
@@ -140,4 +146,35 @@ fn r_66_an_owner_of_the_domain_comes_first_among_several_plans() {
     assert_eq!(next_after(&mut s, "0"), ["of-e/e:1"]);
     s.done_of("of-e", "e", 1);
     assert_eq!(s.step_state("a"), "dispatched");
+}
+
+#[test]
+fn r_44_a_reader_goes_before_a_more_urgent_writer_that_came_later() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    s.plan(plan([
+        step("0").claims("file:x").set("priority", "critical"),
+        reads("a", "low"),
+        step("w")
+            .claims("file:x")
+            .set("priority", "high")
+            .after("1"),
+        step("1").set("priority", "critical"),
+    ]));
+    assert_eq!(s.step_state("a"), "waiting_claim");
+    assert_eq!(next_after(&mut s, "1"), [""; 0]);
+    assert_eq!(next_after(&mut s, "0"), ["a:1"]);
+    assert_eq!(next_after(&mut s, "a"), ["w:1"]);
+}
+
+/// who is out stays out, and the next one waits until there is room again.
+#[test]
+fn r_63_a_narrower_session_takes_no_more_until_it_has_room() {
+    let mut s = Scenario::with(|config| config.session_in_flight = 2);
+    let of = |id: &str| step(id).set("targetSession", "agent:a");
+    s.plan(plan(["a", "b", "c"].map(of)));
+    assert_eq!(s.step_state("c"), "ready");
+    s.configure(|config| config.session_in_flight = 1).unwrap();
+    assert_eq!(s.step_state("c"), "ready");
+    assert_eq!(next_after(&mut s, "a"), [""; 0]);
+    assert_eq!(next_after(&mut s, "b"), ["c:1"]);
 }

@@ -175,8 +175,9 @@ fn r_20_only_dead_edges_spoil_a_skip() {
         late.on("tidy", "always").on("a", "failure"),
     ]));
     s.fail("tidy", 1, PERMANENT, "x");
-    s.done("a", 1, "");
     s.fail("sweep", 1, PERMANENT, "x");
+    assert_eq!(s.data("step.skipped late:1")["reason"], "upstream_failed");
+    s.done("a", 1, "");
     s.done("f", 1, "");
     ends(&s, "success", None);
 }

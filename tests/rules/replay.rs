@@ -774,3 +774,20 @@ fn r_64_a_snapshot_between_the_records_of_a_call_goes_on_as_the_ledger_does() {
     fresh.lines = lines;
     assert_eq!(fresh.digest(), digest);
 }
+
+#[test]
+fn r_64_closed_coordinations_come_in_pieces_of_the_wished_size() {
+    let mut s = Scenario::new();
+    for id in ["c", "d", "e"] {
+        s.plan(plan([step("a")]).set("coordinationId", id));
+        assert_eq!(s.done_of(id, "a", 1), "accepted completed");
+    }
+    s.read_all();
+    // What is live, here nothing, and what is closed never share a piece.
+    assert_eq!(pieces(&mut s, 1 << 20).len(), 2);
+    let small = pieces(&mut s, 1);
+    assert_eq!(small.len(), 4);
+    for (piece, id) in small[1..].iter().zip(["c", "d", "e"]) {
+        assert!(piece.contains(&format!("[\"{id}\",")), "{piece}");
+    }
+}
