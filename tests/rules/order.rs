@@ -178,3 +178,59 @@ fn r_63_a_narrower_session_takes_no_more_until_it_has_room() {
     assert_eq!(next_after(&mut s, "a"), [""; 0]);
     assert_eq!(next_after(&mut s, "b"), ["c:1"]);
 }
+
+/// what only the domain held back is then held back by its session.
+#[test]
+fn r_63_a_session_that_a_new_width_makes_full_takes_no_more() {
+    let mut s = Scenario::with(|config| {
+        (config.max_in_flight, config.session_in_flight) = (2, 3);
+    });
+    let of = |id: &str| step(id).set("targetSession", "agent:a");
+    s.plan(plan(["a", "b", "c"].map(of)));
+    assert_eq!(s.step_state("c"), "ready");
+    s.configure(|config| config.session_in_flight = 2).unwrap();
+    s.advance(1);
+    assert_eq!(s.step_state("c"), "ready");
+    assert_eq!(next_after(&mut s, "a"), ["c:1"]);
+}
+
+/// the next of a session takes the place in line of the first one.
+#[test]
+fn r_63_who_stood_behind_a_cancelled_step_is_next() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 1);
+    let of = |id: &str| step(id).set("targetSession", "agent:s");
+    s.plan(plan([step("0"), of("a"), of("b"), of("c")]));
+    s.cancel_step("a");
+    s.plan(
+        plan([of("z")])
+            .set("coordinationId", "d")
+            .set("ownerSession", "user:other"),
+    );
+    assert_eq!(next_after(&mut s, "0"), ["d/z:1"]);
+    s.submit(done("z", 1, "").of("d").by("agent:s")).unwrap();
+    assert_eq!(s.step_state("b"), "dispatched");
+}
+
+/// R-51, M2: a lease is live until its end is recorded, also at its last millisecond.
+#[test]
+fn r_43_who_comes_at_the_end_of_a_lease_waits_for_its_record() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 2);
+    let leased = json!({"resource": "file:x", "leaseMs": 5_000});
+    s.plan(plan([
+        step("a").claim(leased),
+        step("b").set("timeoutMs", 5_000),
+        step("c").claims("file:x"),
+    ]));
+    for id in ["a", "b"] {
+        s.ack(id, 1);
+    }
+    assert_eq!(s.step_state("c"), "ready");
+    s.seen();
+    s.advance(5_000);
+    let labels = s.labels();
+    let place = |wanted: &str| labels.iter().position(|label| label == wanted);
+    let met = place("conflict.detected c:1").expect("it meets the holder");
+    assert!(place("step.timed_out b:1").expect("at its deadline") < met);
+    assert!(met < place("claim.expired a:1").expect("then"));
+    assert_eq!(s.step_state("c"), "dispatched");
+}
