@@ -322,3 +322,73 @@ fn r_23_the_bounds_of_the_domain_count_for_it() {
     assert_eq!(add(&mut s, "m", "a"), "domain-full - retry(1000)");
     s.expect(&[]);
 }
+
+#[test]
+fn r_23_nothing_is_added_under_what_is_being_stopped() {
+    // The step alone, and cleanup of a plan that is being stopped.
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("k").set("cleanup", true)]));
+    let under = |above: &str| {
+        let parent = json!({"coordinationId": "c", "stepId": above});
+        let child = plan([step("x")]);
+        child.set("coordinationId", "d").set("parent", parent)
+    };
+    let refused = |s: &mut Scenario, parent: &str| {
+        s.seen();
+        let child = s.try_plan(under(parent)).expect_err("it is stopped");
+        assert_eq!(brief_rejection(&child), "coordination-stopping parent stop");
+        assert_eq!(add(s, "n", parent), "coordination-stopping - stop");
+        s.expect(&[]);
+    };
+    s.cancel_step("a");
+    refused(&mut s, "a");
+    assert_eq!(add(&mut s, "m", "k"), "accepted ready");
+    s.cancel();
+    refused(&mut s, "k");
+}
+
+/// every bound of the domain.
+#[test]
+fn r_23_live_steps_and_payload_count_for_it() {
+    let mut s = Scenario::with(|config| config.limits.live_steps = 3);
+    s.plan(plan([step("a")]));
+    s.plan(plan([step("b")]).set("coordinationId", "d"));
+    assert_eq!(add(&mut s, "n", "a"), "accepted ready");
+    s.seen();
+    assert_eq!(add(&mut s, "m", "a"), "domain-full - retry(1000)");
+    s.expect(&[]);
+    let mut s = Scenario::with(|config| config.limits.live_payload_bytes = 9);
+    s.plan(plan([step("a").set("payload", "x")]));
+    for id in ["m", "n"] {
+        assert_eq!(add(&mut s, id, "a"), "accepted ready");
+    }
+    s.seen();
+    assert_eq!(add(&mut s, "o", "a"), "domain-full - retry(1000)");
+    s.expect(&[]);
+}
+
+/// a child plan counts the steps above it as well.
+#[test]
+fn r_23_depth_counts_through_added_steps_and_child_plans() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    s.plan(plan([step("a")]));
+    for (id, parent) in [("n1", "a"), ("n2", "n1")] {
+        assert_eq!(add(&mut s, id, parent), "accepted ready");
+    }
+    let under = |id: &str, of: &str, above: &str| {
+        let parent = json!({"coordinationId": of, "stepId": above});
+        let child = plan([step(&format!("{id}0"))]);
+        child.set("coordinationId", id).set("parent", parent)
+    };
+    // Three deep, and what is added there four and five.
+    s.plan(under("d", "c", "n2"));
+    for (id, parent) in [("d1", "d0"), ("d2", "d1")] {
+        let answer = s.submit(execute(id, parent).of("d"));
+        assert_eq!(brief(&answer), "accepted ready");
+    }
+    let answer = s.submit(execute("d3", "d2").of("d"));
+    assert_eq!(brief(&answer), "bound parentStepId retry(1000)");
+    let refused = s.try_plan(under("e", "d", "d2")).expect_err("too deep");
+    assert_eq!(brief_rejection(&refused), "bound parent retry(1000)");
+    s.plan(under("e", "d", "d1"));
+}

@@ -314,3 +314,20 @@ fn r_24_children_survive_a_restart() {
     s.advance(15_000);
     assert_eq!(s.data("step.cancelled k/x:1")["by"], "parent");
 }
+
+#[test]
+fn r_24_a_child_runs_on_while_work_and_cleanup_of_its_parent_are_open() {
+    let mut s = Scenario::new();
+    s.plan(plan([
+        step("a"),
+        step("b"),
+        step("k").on("b", "always").set("cleanup", true),
+    ]));
+    s.plan(child("cancel"));
+    s.done("a", 1, "");
+    s.seen();
+    s.done("b", 1, "");
+    s.expect(&["step.completed b:1", "step.dispatched k:1"]);
+    s.done("k", 1, "");
+    s.expect(&["step.completed k:1", "coordination.cancel_requested k"]);
+}

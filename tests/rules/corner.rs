@@ -1,12 +1,12 @@
 //! Corners of rules where two of them meet: circles of waiters behind waiters, hooks between contests, steps that are added
-//! among others, skips behind skips.
+//! among others, skips behind skips, questions that outlive what they are about.
 //!
 //! Each rule by itself is in the file of its noun.
 
 use crate::support::*;
-use qm2_core::envelope::{Envelope, FailureClass, PayloadRef};
-use qm2_core::message::{HookKind, HookVerdict};
-use serde_json::json;
+use qm2_core::envelope::{DeliveryMode, Envelope, FailureClass, PayloadRef};
+use qm2_core::message::{HookKind, HookVerdict, Notice, NoticeKind};
+use serde_json::{Value, json};
 
 const PERMANENT: FailureClass = FailureClass::Permanent;
 const NO_OPINION: HookVerdict = HookVerdict::NoOpinion;
@@ -147,6 +147,32 @@ fn r_52_nobody_is_ended_for_a_step_that_may_fail_over_another_contest() {
         (s.step_state("a"), s.step_state("b")),
         ("dispatched".into(), "dispatched".into())
     );
+}
+
+#[test]
+fn r_52_nobody_is_asked_before_the_hooks_have_spoken_on_every_contest() {
+    let mut s = Scenario::with(|config| config.hooks = vec![HookKind::BeforeArbitrate]);
+    let both = step("z").claims("file:x").claims("file:y").after("0");
+    let steps = [
+        step("a").claims("file:x"),
+        step("b").claims("file:y"),
+        both,
+        step("0"),
+    ];
+    s.plan(plan(steps).hitl());
+    s.done("0", 1, "");
+    let ids: Vec<String> = s.asks.iter().map(|ask| ask.hook_id.clone()).collect();
+    assert_eq!(ids.len(), 2);
+    s.seen();
+    s.verdict(&ids[1], "gate", HookVerdict::Review);
+    s.expect(&["hook.verdict z:1", "conflict.resolved z:1"]);
+    s.verdict(&ids[0], "gate", NO_OPINION);
+    s.expect(&[
+        "hook.verdict z:1",
+        "conflict.resolved z:1",
+        "coordination.escalated z:1",
+        "human.requested z:1",
+    ]);
 }
 
 #[test]
@@ -442,5 +468,292 @@ fn r_63_of_one_session_the_older_goes_first_once_it_stands_as_high() {
         s.now_ms = at_ms;
         assert_eq!(end_first(&mut s, "agent:0"), "accepted completed");
         assert_eq!(s.labels().pop(), Some(format!("step.dispatched {wins}:1")));
+    }
+}
+
+// ---- questions and messages ----
+
+/// R-37, M3: whatever is asked, answered or cancelled goes out at least once, however the step itself is delivered.
+#[test]
+fn r_36_words_about_a_best_effort_step_are_delivered_at_least_once() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").set("deliveryMode", "best_effort")]).hitl());
+    s.ask("a", 1, 1);
+    let (id, _) = s.question("a");
+    s.approve("a");
+    s.cancel();
+    let asked = format!("escalation:{id}:1:1");
+    for key in [asked.as_str(), &format!("answer:{id}"), "cancel:c:a:1"] {
+        let mode = s.message(key).envelope.delivery_mode;
+        assert_eq!(mode, DeliveryMode::AtLeastOnce, "{key}");
+    }
+    let mode = s.message("c:a:1").envelope.delivery_mode;
+    assert_eq!(mode, DeliveryMode::BestEffort);
+}
+
+/// only the key of a message that was sent names a question.
+#[test]
+fn r_57_a_key_that_only_looks_like_one_of_a_question_is_unknown() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a")]).hitl());
+    s.ask("a", 1, 1);
+    let (id, _) = s.question("a");
+    s.seen();
+    for key in [
+        format!("escalation:{id}:1:x"),
+        format!("escalation:{id}:1:1:1"),
+        format!("escalation:{id}:x:1"),
+        format!("escalation:{id}:1"),
+    ] {
+        let kind = NoticeKind::Unreachable;
+        let answer = &s.notices(&[Notice { key, kind }])[0];
+        assert_eq!(brief(answer), "unknown-key key fix");
+    }
+    s.expect(&[]);
+    let key = format!("escalation:{id}:1:1");
+    let kind = NoticeKind::Unreachable;
+    assert!(s.notices(&[Notice { key, kind }])[0].is_ok());
+    s.expect(&[
+        "human.expired a:1",
+        "step.failed a:1",
+        "coordination.terminal",
+    ]);
+}
+
+/// only an end that says nothing of the effect of what must not run again leaves the effect open.
+#[test]
+fn r_34_the_kind_of_a_question_goes_by_class_and_step() {
+    for (class, idempotent, kind) in [
+        (FailureClass::Retryable, false, "exhausted"),
+        (FailureClass::Unknown, true, "exhausted"),
+        (FailureClass::Unknown, false, "unknown_effect"),
+    ] {
+        let mut s = Scenario::new();
+        s.plan(plan([step("a").set("idempotent", idempotent)]).hitl());
+        s.fail("a", 1, class, "x");
+        assert_eq!(s.data("coordination.escalated a:1")["kind"], kind);
+    }
+}
+
+/// the cleanup grace is not the deadline of the plan, at which a question counts as unanswered.
+#[test]
+fn r_18_a_question_of_cleanup_is_void_when_its_grace_is_over() {
+    let mut s = Scenario::new();
+    let k = step("k").set("cleanup", true).set("timeoutMs", 900_000);
+    s.plan(
+        plan([step("a"), k])
+            .human(json!({"levels": [{"sessions": ["user:dana"], "timeoutMs": 900_000}]})),
+    );
+    s.ask("k", 1, 1);
+    s.cancel();
+    s.done("a", 1, "");
+    s.seen();
+    s.advance(60_000);
+    s.expect(&[
+        "human.expired k:1",
+        "step.timed_out k:1",
+        "coordination.terminal",
+    ]);
+    assert_eq!(s.data("human.expired k:1")["reason"], "voided");
+    assert_eq!(s.data("coordination.terminal")["terminal"], "success");
+}
+
+/// a retry that has become due waits for a slot like any other step.
+#[test]
+fn r_63_a_due_retry_waits_for_its_session_and_not_for_its_time() {
+    let mut s = Scenario::new();
+    let b = step("b").set("targetSession", "agent:a");
+    s.plan(plan([step("a"), b]).retries(1, &[1_000]));
+    s.fail("a", 1, FailureClass::Retryable, "x");
+    assert_eq!(s.step_state("b"), "dispatched");
+    s.ack("b", 1);
+    s.now_ms = 999;
+    s.progress("b", 1, 1);
+    assert_eq!(s.waits_for("a")["kind"], "retry");
+    s.now_ms = 1_000;
+    s.progress("b", 1, 2);
+    assert_eq!(s.waits_for("a")["kind"], "session");
+    s.done("b", 1, "");
+    assert_eq!(s.step_state("a"), "dispatched");
+}
+
+/// who is only put first in the order ends nobody, and so answers nobody's question.
+#[test]
+fn r_45_a_question_of_a_holder_is_void_only_when_a_person_ends_its_attempt() {
+    for (preempts, label) in [(false, "waits"), (true, "preempts")] {
+        let mut s = Scenario::new();
+        let base = plan([
+            step("0").claims("file:x").set("timeoutMs", 900_000),
+            step("1"),
+            step("a").claims("file:x").after("1"),
+        ]);
+        let base = base.hitl().strategy("manual_review");
+        s.plan(if preempts { base.preempt() } else { base });
+        s.done("1", 1, "");
+        s.ask("0", 1, 1);
+        s.seen();
+        s.approve("a");
+        let decided = s.data("conflict.resolved a:1");
+        assert_eq!(decided["outcomes"][0]["outcome"], label);
+        let state = s.step_state("0");
+        assert_eq!(state == "waiting_human", !preempts, "{state}");
+    }
+}
+
+/// a holder stays where the newcomer has to be looked at over another resource.
+#[test]
+fn r_45_nobody_is_ended_for_a_step_that_a_person_has_to_let_go_first() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    let low = |id: &str, resource: &str| step(id).claims(resource).set("priority", "low");
+    let z = step("z").claims("file:x").claims("file:y").after("0");
+    let base = plan([
+        low("a", "file:x"),
+        low("b", "file:y"),
+        z.set("priority", "high"),
+        step("0"),
+    ]);
+    let policy = json!({"default": "priority_wins", "preempt": true,
+        "rules": [{"resource": "file:y", "strategy": "manual_review"}]});
+    s.plan(base.hitl().set("conflictPolicy", policy));
+    s.seen();
+    s.done("0", 1, "");
+    s.expect(&[
+        "step.completed 0:1",
+        "conflict.detected z:1",
+        "conflict.resolved z:1",
+        "conflict.detected z:1",
+        "conflict.resolved z:1",
+        "coordination.escalated z:1",
+        "human.requested z:1",
+    ]);
+    let outcomes = s.lines.iter().map(|line| parse(line));
+    let outcomes: Vec<Value> = outcomes
+        .filter(|record| record["type"] == "conflict.resolved")
+        .map(|record| record["data"]["outcomes"][0]["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["waits", "review"]);
+    assert_eq!(s.step_state("a"), "dispatched");
+}
+
+/// what did not fail is not what a fallback stands in for.
+#[test]
+fn r_17_a_fallback_stands_only_for_those_that_failed() {
+    let mut s = Scenario::with(|config| config.max_in_flight = 9);
+    s.plan(plan([
+        step("a"),
+        step("b").set("required", true),
+        step("f")
+            .on("a", "failure")
+            .on("b", "failure")
+            .set("join", "any"),
+        step("g"),
+    ]));
+    s.fail("a", 1, PERMANENT, "x");
+    s.fail("f", 1, PERMANENT, "x");
+    assert_eq!(s.state(), "open");
+    assert_eq!(s.step_state("g"), "dispatched");
+}
+
+/// Plans come one after the other, each as large as the domain allows.
+fn one_at_a_time(change: impl FnOnce(&mut qm2_core::config::Config)) {
+    let mut s = Scenario::with(change);
+    for id in ["c", "d", "e"] {
+        let plan_of = |id: &str| {
+            let a = step("a").set("payload", "ab");
+            plan([a]).set("coordinationId", id)
+        };
+        s.plan(plan_of(id));
+        s.submit(execute("n", "a").of(id)).unwrap();
+        let full = s.try_plan(plan_of("z")).unwrap_err();
+        assert_eq!(brief_rejection(&full), "domain-full - retry(1000)");
+        for step in ["a", "n"] {
+            s.done_of(id, step, 1);
+        }
+        s.read_all();
+    }
+}
+
+#[test]
+fn r_62_steps_of_closed_plans_no_longer_count() {
+    one_at_a_time(|config| config.limits.live_steps = 2);
+}
+
+#[test]
+fn r_62_payload_of_closed_plans_no_longer_counts() {
+    one_at_a_time(|config| config.limits.live_payload_bytes = 6);
+}
+
+/// leases are those of the current attempt.
+#[test]
+fn r_50_an_attempt_that_ended_renews_and_claims_nothing() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a").claims("file:x")]).retries(1, &[0]));
+    s.fail("a", 1, FailureClass::Retryable, "x");
+    assert_eq!(s.step_state("a"), "dispatched");
+    s.seen();
+    let token = s.token("a", 2);
+    let refused = s.renew("a", 1, &[token]).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    let refused = s.claim(request("a", 1, "file:y")).unwrap_err();
+    assert_eq!(brief_rejection(&refused), "not-running attempt stop");
+    assert_eq!(s.release("a", 1, &[token]), "not-running attempt stop");
+    s.expect(&[]);
+}
+
+/// numbers of reports begin with that of a record.
+#[test]
+fn r_25_report_0_is_no_report() {
+    let mut s = Scenario::new();
+    assert_eq!(
+        s.read(&["report:0", "report:1", "report:2"]),
+        [
+            "unknown-key key fix",
+            "replayed acknowledged",
+            "unknown-key key fix",
+        ]
+    );
+}
+
+/// one attempt is what such a step has anyway.
+#[test]
+fn r_13_a_best_effort_step_may_say_that_it_has_one_attempt() {
+    let with = |attempts: u64| {
+        let a = step("a").set("deliveryMode", "best_effort");
+        plan([a.set("maxAttempts", attempts)])
+    };
+    let mut s = Scenario::new();
+    assert!(s.try_plan(with(2)).is_err());
+    s.plan(with(1));
+}
+
+#[test]
+fn r_13_a_cycle_is_found_behind_a_step_that_waits_for_others_as_well() {
+    let mut s = Scenario::new();
+    let steps = [
+        step("a").after("free").after("b"),
+        step("b").after("free").after("a"),
+        step("free"),
+    ];
+    let refused = s.try_plan(plan(steps)).unwrap_err();
+    let codes: Vec<&str> = refused
+        .problems
+        .iter()
+        .map(|problem| &*problem.code)
+        .collect();
+    assert_eq!(codes, ["cycle"]);
+    assert!(refused.problems[0].message.contains("a -> b -> a"));
+}
+
+#[test]
+fn r_1_a_plan_may_be_as_long_as_the_domain_allows() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a")]));
+    let created = s.lines[1].as_str();
+    let begin = created.find("\"plan\":").expect("it holds the plan") + 7;
+    let end = created.find(",\"planDigest\"").expect("and its digest");
+    let bytes = (end - begin) as u64;
+    for (limit, taken) in [(bytes - 1, false), (bytes, true)] {
+        let mut s = Scenario::with(|config| config.limits.plan_bytes = limit);
+        assert_eq!(s.try_plan(plan([step("a")])).is_ok(), taken, "{limit}");
     }
 }

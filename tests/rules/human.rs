@@ -5,7 +5,7 @@
 use crate::support::*;
 use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::FailureClass;
-use qm2_core::message::{HookKind, HookVerdict, HumanVerdict, Role};
+use qm2_core::message::{HookKind, HookVerdict, HumanVerdict, NoticeKind, Role};
 use serde_json::{Value, json};
 
 const RETRYABLE: FailureClass = FailureClass::Retryable;
@@ -303,6 +303,54 @@ fn answers_an_approved_attempt_is_outside_the_budget() {
     s.deny("a");
     assert_eq!(s.data("step.failed a:2")["code"], "y");
     assert_eq!(s.data("step.failed a:2")["attempts"], 2);
+}
+
+#[test]
+fn answers_a_denial_says_who_denied_and_why() {
+    for (text, says) in [
+        (Some("no money"), "user:dana denied it: no money"),
+        (Some(""), "user:dana denied it"),
+        (None, "user:dana denied it"),
+    ] {
+        let mut s = asked("question");
+        s.say(dana(), "a", DENY, text);
+        assert_eq!(s.data("step.failed a:1")["message"], says);
+    }
+}
+
+/// what a high risk is may be said by the plan or by the domain.
+#[test]
+fn answers_silence_is_no_approval_of_what_either_calls_a_high_risk() {
+    for (plan_says, domain_says) in [("file:*", "queue:**"), ("queue:**", "file:x")] {
+        let mut s = Scenario::with(|config| config.high_risk = vec![domain_says.into()]);
+        let a = step("a").set("risk", "low").claims("file:x");
+        let plan = plan([a]).hitl().human_set("fallback", "allow");
+        s.plan(plan.set("conflictPolicy", json!({"highRisk": [plan_says]})));
+        s.fail("a", 1, RETRYABLE, "x");
+        s.advance(10_000);
+        assert_eq!(s.data("human.expired a:1")["fallback"], "deny");
+    }
+}
+
+/// attempts that the plan has itself do not count.
+#[test]
+fn answers_silence_gives_three_attempts_beside_those_of_the_plan() {
+    let mut s = Scenario::new();
+    let plan = plan([step("a").set("risk", "low")]).retries(2, &[0]);
+    s.plan(plan.hitl().human_set("fallback", "allow"));
+    s.notice("a", 1, NoticeKind::HostLost);
+    for attempt in 2..=3 {
+        s.fail("a", attempt, RETRYABLE, "x");
+    }
+    for attempt in 4..=7 {
+        s.fail("a", attempt, RETRYABLE, "x");
+        s.seen();
+        s.advance(s.now_ms + 10_000);
+        let wanted = if attempt < 7 { "allow" } else { "deny" };
+        let expired = s.data(&format!("human.expired a:{attempt}"));
+        assert_eq!(expired["fallback"], wanted, "{attempt}");
+    }
+    assert_eq!(s.state(), "final");
 }
 
 #[test]

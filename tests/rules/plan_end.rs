@@ -131,6 +131,81 @@ fn r_20_cleanup_counts_in_no_test() {
     ends(&s, "failed", Some("steps_failed"));
 }
 
+/// `b` and `c` wait, one behind the other, for cleanup that fails.
+fn behind_cleanup(more: Option<Json>) -> Scenario {
+    let mut s = Scenario::new();
+    let steps = [
+        step("a"),
+        step("sweep").set("cleanup", true),
+        step("b").after("sweep"),
+        step("c").after("b"),
+    ];
+    s.plan(plan(steps.into_iter().chain(more)));
+    s.done("a", 1, "");
+    s.fail("sweep", 1, PERMANENT, "x");
+    s
+}
+
+/// what waited for cleanup that failed was not done.
+#[test]
+fn r_20_a_skip_behind_failed_cleanup_is_spoiled() {
+    let s = behind_cleanup(None);
+    assert_eq!(s.data("step.skipped c:1")["reason"], "upstream_failed");
+    ends(&s, "partial", Some("steps_failed"));
+}
+
+#[test]
+fn r_20_a_skip_behind_cleanup_whose_failure_is_handled_is_not() {
+    let mut s = behind_cleanup(Some(step("f").on("sweep", "failure")));
+    s.done("f", 1, "");
+    ends(&s, "success", None);
+}
+
+/// Neither a completed step, nor one that was skipped by condition, nor one whose end was all that counted is to blame.
+#[test]
+fn r_20_only_dead_edges_spoil_a_skip() {
+    let mut s = Scenario::new();
+    let late = step("late").after("sweep").after("not").after("a");
+    s.plan(plan([
+        step("a"),
+        step("sweep").set("cleanup", true),
+        step("tidy").set("cleanup", true),
+        step("f").on("sweep", "failure"),
+        step("not").on("a", "failure"),
+        late.on("tidy", "always").on("a", "failure"),
+    ]));
+    s.fail("tidy", 1, PERMANENT, "x");
+    s.fail("sweep", 1, PERMANENT, "x");
+    assert_eq!(s.data("step.skipped late:1")["reason"], "upstream_failed");
+    s.done("a", 1, "");
+    s.done("f", 1, "");
+    ends(&s, "success", None);
+}
+
+/// the deadline ends what had not begun as well, and cleanup goes on within its grace.
+#[test]
+fn r_20_a_deadline_at_which_only_cleanup_is_at_work_stops_the_plan() {
+    let mut s = Scenario::new();
+    s.plan(
+        plan([
+            step("k").set("cleanup", true).set("timeoutMs", 900_000),
+            step("b").after("k"),
+        ])
+        .set("deadlineMs", 1_000),
+    );
+    s.ack("k", 1);
+    s.seen();
+    s.advance(1_000);
+    s.expect(&["step.skipped b:1"]);
+    assert_eq!(s.data("step.skipped b:1")["reason"], "plan_deadline");
+    assert_eq!(s.state(), "stopping");
+    s.advance(60_999);
+    s.expect(&[]);
+    s.advance(61_000);
+    s.expect(&["step.timed_out k:1", "coordination.terminal"]);
+    ends(&s, "failed", Some("plan_deadline"));
+}
+
 #[test]
 fn r_22_an_empty_result_completes_where_it_is_allowed() {
     let mut s = Scenario::new();

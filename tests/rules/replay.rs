@@ -516,6 +516,7 @@ fn r_64_a_line_that_does_not_follow_the_one_before_is_the_first_bad_one() {
             false,
             "its content has",
         ),
+        (format!("{}00\"}}", &last[..hash]), false, "is not a record"),
         (String::new(), false, "is not a record"),
         ("{}".into(), true, "is not a record"),
         (last.trim_end_matches('}').into(), false, "is not a record"),
@@ -650,4 +651,143 @@ fn r_64_pieces_out_of_their_order_are_not_taken_in() {
     assert!(matches!(refused, Err(CallError::Bound(_))), "{refused:?}");
     let value: Value = parse(&good[0]);
     assert_eq!(value["v"], 1);
+}
+
+/// Each coordination once, in the order of a snapshot: the live ones by id, then the closed ones by id.
+#[test]
+fn r_64_coordinations_of_a_snapshot_out_of_their_order_are_not_taken_in() {
+    let mut s = Scenario::new();
+    for id in ["c", "d", "e", "f"] {
+        let a = step("a").set("targetSession", format!("agent:{id}"));
+        s.plan(plan([a]).set("coordinationId", id));
+    }
+    for id in ["e", "f"] {
+        s.submit(done("a", 1, "").of(id).by(&format!("agent:{id}")))
+            .unwrap();
+    }
+    s.read_all();
+    let good = pieces(&mut s, 1);
+    assert_eq!(good.len(), 5);
+    let pick = |order: &[usize]| -> Vec<String> {
+        order.iter().map(|index| good[*index].clone()).collect()
+    };
+    let bad = [
+        pick(&[0, 1, 1]),
+        pick(&[0, 2, 3, 1]),
+        pick(&[0, 1, 2, 4, 3]),
+        pick(&[0, 1, 2, 3, 3]),
+        // A closed one under the name of a live one, and one without a name.
+        vec![good[0].clone(), good[3].replace("\"e\"", "\"c\"")],
+        vec![good[0].clone(), good[3].replace("\"e\"", "\"\"")],
+    ];
+    for pieces in bad {
+        let refused = restore(&mut Scenario::blank(), &pieces);
+        let Err(CallError::Bound(says)) = &refused else {
+            panic!("{refused:?} of {pieces:#?}")
+        };
+        assert!(says.contains("is not in its place"), "{says}");
+    }
+    // None holds the domain.
+    let none = r#"{"v":1,"live":[],"closed":[]}"#.to_owned();
+    let refused = restore(&mut Scenario::blank(), &[none]);
+    assert!(matches!(refused, Err(CallError::Bound(_))), "{refused:?}");
+}
+
+/// What points to places of steps points to steps, and what counts them is right.
+#[test]
+fn r_64_a_coordination_of_a_snapshot_that_contradicts_itself_is_not_taken_in() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("b").after("a")]).set("reports", "all"));
+    s.fail("a", 1, qm2_core::envelope::FailureClass::Permanent, "x");
+    let good = pieces(&mut s, 1);
+    for (from, to) in [
+        (r#""openWork":0"#, r#""openWork":1"#),
+        (r#""openCleanup":0"#, r#""openCleanup":1"#),
+        (r#""id":"b""#, r#""id":"a""#),
+        (r#""children":[[1,"#, r#""children":[[2,"#),
+        (r#"{"step":1,"#, r#"{"step":2,"#),
+    ] {
+        assert!(good[0].contains(from), "{from} in {}", good[0]);
+        let changed = vec![good[0].replacen(from, to, 1)];
+        let refused = restore(&mut Scenario::blank(), &changed);
+        let Err(CallError::Bound(says)) = &refused else {
+            panic!("{refused:?} of {from} to {to}")
+        };
+        assert!(says.contains("contradicts itself"), "{says}");
+    }
+}
+
+/// A host may replay up to any record and take a snapshot there, also where a call had more to say.
+#[test]
+fn r_64_a_snapshot_between_the_records_of_a_call_goes_on_as_the_ledger_does() {
+    let mut s = Scenario::new();
+    s.plan(plan([step("a"), step("b").after("a"), step("z")]));
+    s.fail("a", 1, qm2_core::envelope::FailureClass::Permanent, "x");
+    let (digest, lines) = (s.digest(), s.lines.clone());
+    let at = lines.iter().position(|line| line.contains("step.skipped"));
+    let at = at.expect("b cannot run any more");
+    let mut half = Scenario::blank();
+    let replay = |lines: &[String]| Call::Replay {
+        lines: lines.to_vec(),
+        checked: false,
+    };
+    half.call(&replay(&lines[..at])).expect("they are followed");
+    let Ok(Answer::Snapshot(piece)) = half.call(&Call::Snapshot {
+        cursor: None,
+        max_bytes: 1 << 20,
+    }) else {
+        panic!("a snapshot can be taken")
+    };
+    half.call(&replay(&lines[at..]))
+        .expect("the rest is followed");
+    half.lines = lines.clone();
+    let mut rest = piece.next.into_iter().collect::<Vec<_>>();
+    assert!(rest.len() < 2);
+    let mut pieces = vec![piece.chunk];
+    while let Some(cursor) = rest.pop() {
+        let call = Call::Snapshot {
+            cursor: Some(cursor),
+            max_bytes: 1 << 20,
+        };
+        let mut again = Scenario::blank();
+        again
+            .call(&replay(&lines[..at]))
+            .expect("they are followed");
+        let Ok(Answer::Snapshot(piece)) = again.call(&call) else {
+            panic!("it goes on")
+        };
+        again.lines = lines[..at].to_vec();
+        pieces.push(piece.chunk);
+        rest.extend(piece.next);
+    }
+    let skippable = r#""skippable":[1]"#;
+    assert!(pieces[0].contains(skippable), "{}", pieces[0]);
+    let mut wrong = pieces.clone();
+    wrong[0] = wrong[0].replace(skippable, r#""skippable":[3]"#);
+    let refused = restore(&mut Scenario::blank(), &wrong);
+    assert!(matches!(refused, Err(CallError::Bound(_))), "{refused:?}");
+    let mut fresh = Scenario::blank();
+    restore(&mut fresh, &pieces).expect("the snapshot is taken in");
+    fresh
+        .call(&replay(&lines[at..]))
+        .expect("the rest is followed");
+    fresh.lines = lines;
+    assert_eq!(fresh.digest(), digest);
+}
+
+#[test]
+fn r_64_closed_coordinations_come_in_pieces_of_the_wished_size() {
+    let mut s = Scenario::new();
+    for id in ["c", "d", "e"] {
+        s.plan(plan([step("a")]).set("coordinationId", id));
+        assert_eq!(s.done_of(id, "a", 1), "accepted completed");
+    }
+    s.read_all();
+    // What is live, here nothing, and what is closed never share a piece.
+    assert_eq!(pieces(&mut s, 1 << 20).len(), 2);
+    let small = pieces(&mut s, 1);
+    assert_eq!(small.len(), 4);
+    for (piece, id) in small[1..].iter().zip(["c", "d", "e"]) {
+        assert!(piece.contains(&format!("[\"{id}\",")), "{piece}");
+    }
 }

@@ -600,4 +600,112 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
     }
+
+    /// As a host may ask: by its JSON.
+    fn call(json: &str) -> Call {
+        serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {json}"))
+    }
+
+    #[test]
+    fn calls_say_what_they_are() {
+        let caller = r#""caller":{"session":"s"},"nowMs":5"#;
+        let of_step = r#""coordinationId":"c","stepId":"a","attempt":1"#;
+        let contest = r#"{"resource":"r","atMs":5,"contenders":[],"holders":[]}"#;
+        let policy =
+            r#"{"default":"owner_wins","rules":[],"owners":[],"highRisk":[],"preempt":false}"#;
+        // Whether only the host makes it, whether it only reads, and whether it has a time.
+        let rows = [
+            ("configure", r#""config":"""#.to_owned(), true, false, false),
+            (
+                "submit-plan",
+                format!(r#"{caller},"plan":"""#),
+                false,
+                false,
+                true,
+            ),
+            (
+                "submit",
+                format!(r#"{caller},"envelopes":[]"#),
+                false,
+                false,
+                true,
+            ),
+            (
+                "acknowledge",
+                format!(r#"{caller},"keys":[]"#),
+                false,
+                false,
+                true,
+            ),
+            ("advance", r#""nowMs":5"#.into(), true, false, true),
+            ("next-deadline", String::new(), false, true, false),
+            (
+                "notice",
+                r#""nowMs":5,"notices":[]"#.into(),
+                true,
+                false,
+                true,
+            ),
+            (
+                "release",
+                format!(r#"{caller},{of_step},"tokens":[]"#),
+                false,
+                false,
+                true,
+            ),
+            (
+                "renew",
+                format!(r#"{caller},{of_step},"tokens":[]"#),
+                false,
+                false,
+                true,
+            ),
+            (
+                "arbitrate",
+                format!(r#""contest":{contest},"policy":{policy}"#),
+                false,
+                true,
+                false,
+            ),
+            ("describe", r#""id":"c""#.into(), false, true, false),
+            (
+                "explain-wait",
+                r#""id":"c","stepId":"a""#.into(),
+                false,
+                true,
+                false,
+            ),
+            ("head", String::new(), false, true, false),
+            (
+                "replay",
+                r#""lines":[],"checked":true"#.into(),
+                true,
+                false,
+                false,
+            ),
+            ("snapshot", r#""maxBytes":1"#.into(), false, true, false),
+            (
+                "restore",
+                r#""chunk":"","last":true"#.into(),
+                true,
+                false,
+                false,
+            ),
+            ("reconcile", String::new(), true, false, false),
+            ("state-digest", String::new(), false, true, false),
+        ];
+        for (name, rest, is_host_only, is_reading, has_time) in rows {
+            let comma = if rest.is_empty() { "" } else { "," };
+            let mut call = call(&format!(r#"{{"call":"{name}"{comma}{rest}}}"#));
+            assert_eq!(call.name(), name);
+            assert_eq!(
+                (call.is_host_only(), call.is_reading()),
+                (is_host_only, is_reading),
+                "{name}"
+            );
+            assert_eq!(call.now(), has_time.then_some(5), "{name}");
+            call.set_now(7);
+            assert_eq!(call.now(), has_time.then_some(7), "{name}");
+        }
+    }
 }

@@ -396,4 +396,23 @@ mod tests {
                 .contains("64")
         );
     }
+
+    #[test]
+    fn a_kind_is_a_letter_and_then_letters_digits_and_dashes() {
+        for kind in ["a", "ab", "a1", "a-b", "a-1-"] {
+            let text = format!("{kind}:x");
+            assert_eq!(normal_form(&text), Ok(text.clone()));
+        }
+        for kind in ["", "1", "-a", "A", "aB", "a_b", "a b", "a.b"] {
+            assert!(normal_form(&format!("{kind}:x")).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_region_ends_after_its_start_and_within_the_integers() {
+        let end = limit::INTEGER_MAX;
+        let region = |start, end| check_regions(&[Region { start, end }]).is_ok();
+        assert!(region(0, 1) && region(end - 1, end) && region(0, end));
+        assert!(!region(1, 1) && !region(2, 1) && !region(0, end + 1));
+    }
 }

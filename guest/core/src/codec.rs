@@ -338,14 +338,6 @@ pub fn write_name(out: &mut Vec<u8>, first: &mut bool, name: &str) {
     out.extend_from_slice(b"\":");
 }
 
-/// Ends an object.
-pub fn write_end(out: &mut Vec<u8>, first: bool) {
-    if first {
-        out.push(b'{');
-    }
-    out.push(b'}');
-}
-
 fn write_escape(byte: u8, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let short = match byte {

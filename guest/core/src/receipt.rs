@@ -455,4 +455,12 @@ mod tests {
             assert!(serde_json::from_str::<CallError>(wrong).is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn a_rejection_names_its_code_and_the_field_that_is_to_blame() {
+        let with = Rejection::new(RejectionCode::Bound, "resource", "is one too many");
+        assert_eq!(with.to_string(), "bound: resource is one too many");
+        let without = Rejection::new(RejectionCode::DomainFull, "", "no more fits");
+        assert_eq!(without.to_string(), "domain-full: no more fits");
+    }
 }

@@ -132,3 +132,81 @@ impl Host for Staged {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::DeliveryMode;
+
+    fn message(key: &str) -> Message {
+        let envelope =
+            r#"{"coordinationId":"c","sourceSession":"s","targetSession":"t","intent":"execute"}"#;
+        Message {
+            key: key.to_owned(),
+            delivery: 1,
+            lane: "control".into(),
+            priority: Priority::High,
+            delivery_mode: DeliveryMode::BestEffort,
+            deadline_ms: None,
+            envelope: serde_json::from_str(envelope).expect("an envelope"),
+        }
+    }
+
+    /// Every import once, each said apart.
+    fn one_of_each() -> Vec<Staged> {
+        let mut all = vec![Staged::default(); 7];
+        let said = [
+            all[0].append(&["line".into()]),
+            all[1].enqueue(&[message("a")]),
+            all[2].withdraw(&["b".into()]),
+            all[3].enqueue_in_lane(&message("c")),
+            all[4].cancel(&["d".into()]),
+            all[5].ask("h1", HookKind::BeforeDispatch, "{}"),
+            all[6].notify(HookKind::StepEnded, "{}"),
+        ];
+        assert_eq!(said, [Ok(()); 7]);
+        all
+    }
+
+    #[test]
+    fn whatever_was_said_is_kept_in_order_and_taken_once() {
+        let mut all = Staged::default();
+        assert!(all.is_empty());
+        for said in one_of_each() {
+            assert!(!said.is_empty(), "{said:?}");
+            let before = all.clone();
+            all.extend(said);
+            assert_ne!(all, before);
+        }
+        all.extend(Staged {
+            lines: vec!["later".into()],
+            ..Staged::default()
+        });
+        assert_eq!(all.lines, ["line", "later"]);
+        assert_eq!(all.lane_messages[0].1, Priority::High);
+        all.refuses_append = true;
+        let taken = all.take();
+        assert_eq!((taken.lines.len(), taken.refuses_append), (2, false));
+        assert!(all.is_empty());
+        assert_eq!(all.append(&["lost".into()]), Err(Refused));
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn messages_of_attempts_that_ended_meanwhile_are_dropped() {
+        let mut all = Staged::default();
+        for key in ["a", "b"] {
+            all.messages.push(message(key));
+            all.enqueue_in_lane(&message(key)).unwrap();
+        }
+        let kept = all.clone();
+        all.drop_withdrawn();
+        assert_eq!(all, kept);
+        all.withdrawn.push("a".into());
+        all.lane_cancelled.push("b".into());
+        all.drop_withdrawn();
+        let left = (&*all.messages[0].key, &*all.lane_messages[0].2.key);
+        assert_eq!(left, ("b", "a"));
+        assert_eq!((all.messages.len(), all.lane_messages.len()), (1, 1));
+    }
+}
