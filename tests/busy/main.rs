@@ -165,15 +165,18 @@ impl Host {
 
 /// A plan of everything that takes time: retries, timeouts, a resource that others want, a recipient that is away.
 fn plan(number: u64, now_ms: u64) -> String {
-    let step = |id: &str, session: &str, payload: &str| {
-        json!({"stepId": id, "targetSession": session, "payload": payload, "timeoutMs": 10 * MINUTE_MS})
-    };
+    let step = |id: &str, session: &str, payload: &str| json!({"stepId": id, "targetSession": session, "payload": payload, "timeoutMs": 10 * MINUTE_MS});
     let mut held = step("held", "agent:held", "held");
     held["claims"] = json!([{"resource": "file:shared", "leaseMs": 5 * MINUTE_MS}]);
     let mut joined = step("joined", "agent:joined", "joined");
-    joined["dependsOn"] = json!([{"stepId": "held", "on": "always"}, {"stepId": "fails", "on": "always"}]);
+    joined["dependsOn"] =
+        json!([{"stepId": "held", "on": "always"}, {"stepId": "fails", "on": "always"}]);
     let session = format!("remote:{}", number % 5);
-    let mut steps = vec![held, step("fails", &format!("agent:{}", number % 7), "fails"), joined];
+    let mut steps = vec![
+        held,
+        step("fails", &format!("agent:{}", number % 7), "fails"),
+        joined,
+    ];
     steps.push(step("remote", &session, "over there"));
     if number.is_multiple_of(3) {
         steps.push(step("hangs", "agent:hangs", "hangs"));
@@ -222,7 +225,11 @@ async fn report_remote(domain: &Domain, has: &[String]) {
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let digits: String = line.expect("a line").chars().filter(char::is_ascii_digit).collect();
+    let digits: String = line
+        .expect("a line")
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
     digits.parse().expect("a number")
 }
 
@@ -273,7 +280,8 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
             taken.expect("it is heard").expect("it is taken");
             for part in 0..4 {
                 let text = format!("message {number}.{part}");
-                let mut entry = NewEntry::new("chat", "somebody", text).key(format!("m{number}-{part}"));
+                let mut entry =
+                    NewEntry::new("chat", "somebody", text).key(format!("m{number}-{part}"));
                 if random.below(3) == 0 {
                     entry = entry.deadline_ms(now_ms + random.below(30 * MINUTE_MS) + 1);
                 }
@@ -311,7 +319,10 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
             stream: "assistant".into(),
             ..Event::default()
         });
-        queue.drain(&channels, &Drain::all().pacing(Duration::ZERO)).await.expect("it drains");
+        queue
+            .drain(&channels, &Drain::all().pacing(Duration::ZERO))
+            .await
+            .expect("it drains");
         for ended in runs.advance(now_ms) {
             assert!(runs.begin_hook(&ended.run_id).is_some(), "each end once");
             runs.end_hook(&ended.run_id, true);
@@ -337,7 +348,10 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
     }
     // Lanes: nothing is held, nothing is kept but what is set.
     let lanes = domain.lanes();
-    assert_eq!((lanes.len_total(), lanes.active_lanes()), (0, Vec::<String>::new()));
+    assert_eq!(
+        (lanes.len_total(), lanes.active_lanes()),
+        (0, Vec::<String>::new())
+    );
     let kept = lanes.kept();
     assert_eq!((kept.sessions, kept.keys), (0, 0), "{kept:?}");
     // Coordinations: each has ended.

@@ -429,6 +429,7 @@ fn r_64_requests_to_hooks_that_the_state_does_not_give_are_found() {
             r#""kind":"before_arbitrate""#,
         ),
         (digest.as_str(), DIGEST),
+        (r#""dueMs":15000"#, r#""dueMs":15001"#),
         (r#""stepId":"a""#, r#""stepId":"b""#),
     ];
     find(&mut s, &call, "hook.requested a:1", &rows);

@@ -340,7 +340,9 @@ fn check_step(
             };
             let subject = hook::subject(coordination, step, &hook);
             let waits = step.state.is_candidate() || step.state == StepState::WaitingHook;
+            let wait_ms = state.config().map_or(0, |config| config.hook_timeout_ms);
             kind && waits
+                && data.due_ms == record.at_ms + wait_ms
                 && data.hook_id == format!("h{}", record.seq)
                 && data.subject_digest == sha256_hex(&[subject.as_bytes()])
         }
