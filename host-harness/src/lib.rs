@@ -15,6 +15,7 @@
 //! | [`hook`] | who is asked before something happens, and told afterwards |
 //! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
+//! | [`queue`] | a durable delivery queue, also for messages of a host's own |
 //! | [`lane`] | how much runs at once |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
@@ -45,6 +46,7 @@ mod paths;
 mod payload;
 pub mod people;
 mod process;
+pub mod queue;
 mod replay;
 mod report;
 mod route;

@@ -3,7 +3,7 @@
 //! A line that was damaged outside is handed on, so that the hash chain can say which one it is; one that is no text any
 //! more is handed on behind a mark that no record begins with.
 
-mod file;
+pub(crate) mod file;
 
 use crate::error::{HostError, Result};
 use crate::paths;
@@ -15,6 +15,25 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+
+/// The ledger and everything that becomes durable with it. The mark is "QM2" and a zero.
+const LEDGER: file::Kind = file::Kind {
+    application_id: 0x514d_3200,
+    version: 1,
+    schema: "
+CREATE TABLE ledger (seq INTEGER PRIMARY KEY, coordination_id TEXT, line TEXT NOT NULL);
+CREATE INDEX ledger_of_coordination ON ledger (coordination_id, seq) WHERE coordination_id IS NOT NULL;
+CREATE TABLE queue (key TEXT PRIMARY KEY, delivery INTEGER NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE note (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, start_time INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, letter TEXT NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL, digest TEXT NOT NULL,
+    chunk TEXT NOT NULL);
+",
+    // A snapshot is never the only home of anything.
+    optional: &["snapshot"],
+    name: "qm2 ledger",
+};
 
 /// Before a stored line that is not UTF-8 text.
 const NOT_TEXT: &str = "not UTF-8 text: ";
@@ -44,7 +63,7 @@ impl SqliteStore {
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
-        let connection = Some(file::open_for_writing(&path)?);
+        let connection = Some(file::open_for_writing(&LEDGER, &path)?);
         Ok(Self { path, connection })
     }
 
@@ -59,7 +78,7 @@ impl SqliteStore {
             let path = directory.to_path_buf();
             return Err(HostError::Data { path, message });
         }
-        let connection = Some(file::open_for_reading(&path)?);
+        let connection = Some(file::open_for_reading(&LEDGER, &path)?);
         Ok(Self { path, connection })
     }
 
@@ -167,7 +186,7 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<()> {
         // The old connection may hold an open transaction; it ends with it.
         self.connection = None;
-        self.connection = Some(file::open_for_writing(&self.path)?);
+        self.connection = Some(file::open_for_writing(&LEDGER, &self.path)?);
         Ok(())
     }
 
@@ -345,7 +364,7 @@ fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> HostE
     let path = path.to_path_buf();
     move |error| HostError::Store {
         doing,
-        message: format!("{}: {}", path.display(), file::advice(&error)),
+        message: format!("{}: {}", path.display(), file::advice(&LEDGER, &error)),
     }
 }
 
