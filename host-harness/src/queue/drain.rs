@@ -110,9 +110,9 @@ impl Claims {
     fn take(&self, name: &str) -> Option<Claim<'_>> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = name.to_owned();
-        taken
-            .insert(name.clone())
-            .then_some(Claim { claims: self, name })
+        // Made only if it is ours: dropping it would free the name.
+        let is_free = taken.insert(name.clone());
+        is_free.then(|| Claim { claims: self, name })
     }
 }
 
