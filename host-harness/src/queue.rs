@@ -257,6 +257,15 @@ impl DurableQueue {
         self.call("read", move |table| table.entry(&key)).await
     }
 
+    /// Where a key is, without putting anything there.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn place(&self, key: &str) -> Result<Place> {
+        let key = key.to_owned();
+        self.call("read", move |table| table.place(&key)).await
+    }
+
     /// All entries that can be read, oldest first.
     ///
     /// # Errors

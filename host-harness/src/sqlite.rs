@@ -8,7 +8,6 @@ pub(crate) mod file;
 use crate::error::{HostError, Result};
 use crate::paths;
 use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
-use qm2_core::digest::sha256_hex;
 use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use rusqlite::types::ValueRef;
@@ -351,10 +350,12 @@ fn write_rest(sql: &rusqlite::Transaction<'_>, transaction: &Transaction) -> rus
             .execute([key])?;
     }
     for letter in &transaction.dead_letters {
-        // The same report again is the same letter, whenever it comes.
-        let digest = sha256_hex(&[json(&letter.envelope).as_bytes()]);
         sql.prepare_cached("INSERT OR IGNORE INTO dead_letter (digest, letter) VALUES (?1, ?2)")?
-            .execute(params![digest, json(letter)])?;
+            .execute(params![letter.id(), json(letter)])?;
+    }
+    for id in &transaction.dropped_letters {
+        sql.prepare_cached("DELETE FROM dead_letter WHERE digest = ?1")?
+            .execute([id])?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(super) enum Spawned {
 
 /// The component's word on an ack.
 #[derive(PartialEq, Eq)]
-enum Admitted {
+pub(super) enum Admitted {
     Yes,
     /// The attempt is over, or was never its own.
     No,
@@ -52,6 +52,10 @@ impl Delivery {
         if !self.start(&key) {
             return;
         }
+        let agent = match agent {
+            Agent::Channel(channel) => return self.send_out(message, channel, cancel).await,
+            agent => agent,
+        };
         // Dropped last, also when an agent panics.
         let _at_work = AtWork {
             delivery: self.clone(),
@@ -60,6 +64,8 @@ impl Delivery {
         match agent {
             Agent::Function(function) => self.run_function(message, &function, cancel).await,
             Agent::Command(agent) => self.run_command(message, &agent, cancel).await,
+            // Sent above.
+            Agent::Channel(_) => {}
         }
     }
 
@@ -185,7 +191,7 @@ impl Delivery {
     }
 
     /// What people answer to the questions of an attempt that is at work.
-    fn answers_to(&self, key: &str) -> watch::Receiver<Answers> {
+    pub(super) fn answers_to(&self, key: &str) -> watch::Receiver<Answers> {
         let state = self.lock();
         match state.attempts.get(key) {
             Some(attempt) => attempt.answers.subscribe(),
@@ -194,7 +200,7 @@ impl Delivery {
     }
 
     /// Says that an attempt was taken up, and waits for the commit.
-    async fn ack(&self, execute: &Envelope, side: Side) -> Admitted {
+    pub(super) async fn ack(&self, execute: &Envelope, side: Side) -> Admitted {
         if self.lock().closing {
             return Admitted::No;
         }

@@ -109,6 +109,7 @@ impl Delivery {
         let failure = match agent {
             Agent::Command(agent) => self.run_notifier(&message, &agent, cancel).await,
             Agent::Function(function) => self.call_notifier(&message, &function, cancel).await,
+            Agent::Channel(channel) => self.send_question(&message, &*channel).await,
         };
         if self.lock().closing {
             // The next owner of the data directory asks again.

@@ -228,7 +228,7 @@ pub struct Enqueued {
 /// Where a key was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Nowhere: it was put into the queue.
+    /// Nowhere before: it is new.
     New,
     /// In the queue.
     Waiting,

@@ -63,10 +63,6 @@ impl Table<'_> {
         self.sql.prepare_cached(sql)?.execute(parameters)
     }
 
-    fn has(&self, sql: &str, key: &str) -> rusqlite::Result<bool> {
-        self.sql.prepare_cached(sql)?.exists([key])
-    }
-
     /// Puts an entry in; nothing if there is no room for it.
     pub(super) fn enqueue(
         &mut self,
@@ -75,17 +71,13 @@ impl Table<'_> {
         now_ms: u64,
     ) -> rusqlite::Result<Option<Place>> {
         let keyed = new.key.is_some();
-        if keyed {
-            // A random key is nowhere.
-            for (place, sql) in [
-                (Place::Waiting, "SELECT 1 FROM entry WHERE key = ?1"),
-                (Place::Dead, "SELECT 1 FROM dead_letter WHERE key = ?1"),
-                (Place::Settled, "SELECT 1 FROM settled WHERE key = ?1"),
-            ] {
-                if self.has(sql, key)? {
-                    return Ok(Some(place));
-                }
-            }
+        // A random key is nowhere.
+        let place = match keyed {
+            true => self.place(key)?,
+            false => Place::New,
+        };
+        if place != Place::New {
+            return Ok(Some(place));
         }
         if *self.count >= self.entries_max {
             return Ok(None);
@@ -105,6 +97,20 @@ impl Table<'_> {
         )?;
         *self.count += 1;
         Ok(Some(Place::New))
+    }
+
+    /// Where a key is.
+    pub(super) fn place(&self, key: &str) -> rusqlite::Result<Place> {
+        for (place, sql) in [
+            (Place::Waiting, "SELECT 1 FROM entry WHERE key = ?1"),
+            (Place::Dead, "SELECT 1 FROM dead_letter WHERE key = ?1"),
+            (Place::Settled, "SELECT 1 FROM settled WHERE key = ?1"),
+        ] {
+            if self.sql.prepare_cached(sql)?.exists([key])? {
+                return Ok(place);
+            }
+        }
+        Ok(Place::New)
     }
 
     /// Takes an entry away for good; false if there is none.
