@@ -298,8 +298,10 @@ async fn ended_attempt_is_withdrawn_and_never_sent() {
             clock.forward(20_000);
         }
         let ended = ended(run).await;
-        let due = if cancels { "cancelled" } else { "failed" };
-        assert_eq!(ended.terminal, due);
+        assert_eq!(ended.terminal, "failed");
+        let reason = if cancels { "cancelled" } else { "timed_out" };
+        let says = format!("{:?}", last(&directory, "coordination.terminal"));
+        assert!(says.contains(reason), "{says}");
         until_empty(&directory);
         clock.forward(3_600_000);
         domain.close().await;

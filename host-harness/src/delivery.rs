@@ -59,7 +59,7 @@ struct State {
 struct Attempt {
     execute: Envelope,
     stage: Stage,
-    /// It is sent through a channel.
+    /// It is sent through a channel, or may have been.
     is_sent_out: bool,
     /// The component has ended it; what comes is late.
     ended: bool,
@@ -226,7 +226,9 @@ impl Delivery {
         let attempt = Attempt {
             execute,
             stage,
-            is_sent_out: matches!(route, Route::To(Agent::Channel(_))),
+            // One that is kept for another process may be in the queue from an earlier one.
+            is_sent_out: self.outbox.is_some()
+                && matches!(route, Route::To(Agent::Channel(_)) | Route::NotServedHere),
             ended: false,
             cancelled,
             answers: watch::Sender::new(Answers::default()),

@@ -158,7 +158,8 @@ impl DurableQueue {
                 self.call("date", move |table| table.date(&key)).await?;
                 entry.last_attempt_at_ms = Some(entry.enqueued_at_ms);
             }
-            let is_over = entry.retry_count >= policy::RETRIES_MAX || entry.is_late(now_ms);
+            let is_spent = entry.retry_count >= policy::RETRIES_MAX;
+            let is_over = is_spent || entry.is_late(now_ms);
             if !is_over && entry.due_ms() > now_ms {
                 summary.deferred_backoff += 1;
                 continue;
@@ -184,7 +185,7 @@ impl DurableQueue {
                 Ok(Tried::Gone) => {}
                 Err(e) => {
                     tracing::error!("{}: {e}", header.key);
-                    match is_over {
+                    match is_spent {
                         true => summary.skipped_max_retries += 1,
                         false => summary.failed += 1,
                     }
