@@ -299,7 +299,7 @@ async fn ended_attempt_is_withdrawn_and_never_sent() {
         }
         let ended = ended(run).await;
         assert_eq!(ended.terminal, "failed");
-        let reason = if cancels { "cancelled" } else { "timed_out" };
+        let reason = if cancels { "cancelled" } else { "steps_failed" };
         let says = format!("{:?}", last(&directory, "coordination.terminal"));
         assert!(says.contains(reason), "{says}");
         until_empty(&directory);
