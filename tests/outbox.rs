@@ -358,6 +358,31 @@ async fn send_under_way_when_the_process_ends_is_reconciled_by_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempt_that_was_given_up_just_before_a_crash_ends_its_step_after_it() {
+    let (directory, clock) = (Directory::new(), ManualClock::at(BEGIN_MS));
+    let first = Elsewhere::new([Says::Hangs]);
+    let domain = open(&directory.data(), &clock, first.clone()).await;
+    let running = run(&domain, plan("c", 600_000));
+    first.until_sent(1);
+    domain.close().await;
+    assert!(running.await.unwrap().is_err());
+    // As if it had been given up, and the process had died before the component heard of it.
+    let sql = rusqlite::Connection::open(directory.data().join("outbox.db")).unwrap();
+    sql.execute_batch(
+        "INSERT INTO dead_letter SELECT *, 1, 'permanent' FROM entry; DELETE FROM entry",
+    )
+    .unwrap();
+    drop(sql);
+    let second = Elsewhere::new([]);
+    let domain = open(&directory.data(), &clock, second.clone()).await;
+    let ended = ended(run(&domain, plan("c", 600_000))).await;
+    assert_eq!(ended.terminal, "failed");
+    assert_eq!(last(&directory, "step.failed")["data"]["code"], "dropped");
+    domain.close().await;
+    assert_eq!((second.keys().len(), second.asked().len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sent_attempt_outlives_the_process_that_sent_it() {
     let (directory, clock) = (Directory::new(), ManualClock::at(BEGIN_MS));
     let elsewhere = Elsewhere::new([]);

@@ -1,7 +1,7 @@
 //! How many messages a second the durable queue takes and gives back: enqueue and ack, each durable before it is answered.
 //!
 //! The entries are those of a queue that keeps one file an entry, so both can be run side by side on one disk:
-//! `cargo run --release -p qm2-host --example queue_load [FOLDER]`. Sends nothing.
+//! `cargo run --release -p qm2-host --example queue_load [FOLDER [CALLERS…]]`. Sends nothing.
 
 use qm2_host::Result;
 use qm2_host::queue::{DurableQueue, NewEntry};
@@ -27,7 +27,14 @@ async fn main() -> Result<()> {
     let folder = given
         .unwrap_or_else(std::env::temp_dir)
         .join("qm2-queue-load");
-    for inflight in [1, 16] {
+    let mut callers: Vec<usize> = std::env::args()
+        .skip(2)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    if callers.is_empty() {
+        callers = vec![1, 16];
+    }
+    for inflight in callers {
         let _ = std::fs::remove_dir_all(&folder);
         run(&folder, inflight).await?;
     }
