@@ -44,22 +44,37 @@ pub enum Came {
 /// What stands there when looked up number by number, and when read from one end to the other. Of a tree whose pages are
 /// broken SQLite can tell two stories, and then either is an answer.
 #[derive(Clone, Debug)]
-pub struct Views([Stands; 2]);
+pub struct Views {
+    /// What the lines are, wherever they are listed.
+    lines: [Stands; 2],
+    /// The same, and how they are listed by coordination.
+    listed: [Stands; 2],
+}
 
 impl Views {
     pub fn read(data: &Path, made: &Made) -> Self {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let open = || Connection::open_with_flags(data.join(STORE), flags);
-        let view = |look: fn(&Connection, &Made) -> rusqlite::Result<Stands>| {
-            let seen = open().and_then(|connection| look(&connection, made));
-            seen.unwrap_or(Stands::Unreadable)
+        let opened = Connection::open_with_flags(data.join(STORE), flags);
+        let view = |look: fn(&Connection, &Made) -> rusqlite::Result<Stands>| match &opened {
+            Ok(connection) => look(connection, made).unwrap_or(Stands::Unreadable),
+            Err(_) => Stands::Unreadable,
         };
-        Self([view(Stands::look_up), view(Stands::scan)])
+        let lines = [view(Stands::look_up), view(Stands::scan)];
+        let listed = lines.clone().map(|stands| match stands {
+            Stands::AsWritten => view(Stands::places),
+            stands => stands,
+        });
+        Self { lines, listed }
     }
 
-    /// Whether an answer fits one of the views.
+    /// Whether an answer of who reads everything fits one of the views.
     pub fn any(&self, fits: impl Fn(&Stands) -> bool) -> bool {
-        self.0.iter().any(fits)
+        self.listed.iter().any(fits)
+    }
+
+    /// Whether an answer of who reads only the lines does. An owner does not look how they are listed before it needs that.
+    fn any_of_lines(&self, fits: impl Fn(&Stands) -> bool) -> bool {
+        self.lines.iter().any(fits)
     }
 }
 
@@ -80,7 +95,7 @@ impl Stands {
         if rows.next()?.is_some() {
             return Ok(Self::Differs(made.lines.len() as u64 + 1));
         }
-        Self::places(connection, made)
+        Ok(Self::AsWritten)
     }
 
     fn look_up(connection: &Connection, made: &Made) -> rusqlite::Result<Self> {
@@ -108,7 +123,7 @@ impl Stands {
         if after(i64::try_from(last).unwrap_or(i64::MAX))? {
             return Ok(Self::Differs(last as u64 + 1));
         }
-        Self::places(connection, made)
+        Ok(Self::AsWritten)
     }
 
     /// The first record that is not what was written where it was.
@@ -122,10 +137,10 @@ impl Stands {
     /// How many lines from the first an owner that goes on must have kept; `None` where it must not go on.
     fn kept(&self, made: &Made) -> Option<usize> {
         match self {
-            Self::AsWritten | Self::Misplaced(_) => Some(made.lines.len()),
+            Self::AsWritten => Some(made.lines.len()),
             // Nobody can tell an end that was cut off.
             Self::Ends(seq) => usize::try_from(*seq - 1).ok(),
-            Self::Differs(_) | Self::Unreadable => None,
+            Self::Differs(_) | Self::Misplaced(_) | Self::Unreadable => None,
         }
     }
 
@@ -226,8 +241,11 @@ pub async fn own(data: &Path, made: &Made, views: &Views) -> Result<Came, String
     let opened = opened.map_err(|e| format!("opening: {e}"))?;
     let domain = match opened {
         Ok(domain) => domain,
+        // Nor does an owner look at what its snapshot stands for: it may name a later one.
         Err(HostError::LedgerBroken { seq, .. })
-            if views.any(|stands| *stands == Stands::Differs(seq)) =>
+            if views.any_of_lines(
+                |stands| matches!(stands, Stands::Differs(first) if *first <= seq),
+            ) =>
         {
             return Ok(Came::FirstBad);
         }
@@ -262,7 +280,7 @@ pub async fn own(data: &Path, made: &Made, views: &Views) -> Result<Came, String
         .take_while(|(a, b)| a == b)
         .count();
     let fits = |stands: &Stands| stands.kept(made).is_some_and(|due| kept >= due);
-    match views.any(fits) {
+    match views.any_of_lines(fits) {
         true => Ok(Came::Whole),
         false => Err(format!(
             "it goes on with {kept} of the {} lines that were written, but there stands {views:?}",
