@@ -16,6 +16,7 @@ mod host;
 mod hostile;
 mod kill;
 mod ledger;
+mod outbox;
 mod program;
 mod rules;
 mod runtime;

@@ -5,6 +5,7 @@
 
 use crate::delivery::Answers;
 use crate::error::{HostError, Result};
+use crate::queue::Channel;
 pub use crate::report::Report;
 use crate::report::reply;
 use crate::session_glob;
@@ -116,6 +117,8 @@ pub(crate) enum Agent {
     Function(Arc<Function>),
     Command(CommandAgent),
     Staying(Arc<StayingAgent>),
+    /// Somebody elsewhere, to whom attempts are sent through the durable queue.
+    Channel(Arc<dyn Channel>),
 }
 
 /// Which agent serves which sessions; the first match wins.
@@ -179,6 +182,22 @@ impl AgentTable {
         Ok(self)
     }
 
+    /// Adds a channel for the sessions that a glob matches: an attempt is put into the durable queue and sent, which is its
+    /// ack. Whoever has it reports its end as the session, through a call of its own.
+    ///
+    /// # Errors
+    /// [`HostError::Glob`].
+    pub fn channel_agent(mut self, glob: &str, channel: Arc<dyn Channel>) -> Result<Self> {
+        self.push(glob, Agent::Channel(channel))?;
+        Ok(self)
+    }
+
+    pub(crate) fn has_channel(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(_, agent)| matches!(agent, Agent::Channel(_)))
+    }
+
     fn push(&mut self, glob: &str, agent: Agent) -> Result<()> {
         self.0.push((session_glob::matcher(glob)?, agent));
         Ok(())
@@ -198,6 +217,7 @@ impl fmt::Debug for AgentTable {
                 Agent::Function(_) => "function".to_owned(),
                 Agent::Command(command) => command.command.join(" "),
                 Agent::Staying(agent) => agent.command.command.join(" "),
+                Agent::Channel(_) => "channel".to_owned(),
             };
             (glob.glob().to_string(), kind)
         });

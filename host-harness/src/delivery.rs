@@ -4,14 +4,17 @@
 //! not decide what a message means for its step; the component does.
 
 mod attempt;
+mod outbox;
 mod question;
 mod stay;
 
 pub(crate) use self::question::Answers;
 use self::question::Question;
+use crate::agent::Agent;
 use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
 use crate::lane::{Entry, LaneSet};
 use crate::process::Context;
+use crate::queue::DurableQueue;
 use crate::report::Report;
 use crate::route::{Route, Routes};
 use crate::submit::{Finished, Input, Side, Submitter};
@@ -33,6 +36,8 @@ pub(crate) struct Delivery {
     context: Context,
     submitter: Submitter,
     lanes: LaneSet,
+    /// Attempts on their way through channels.
+    outbox: Option<DurableQueue>,
     runtime: Handle,
 }
 
@@ -56,6 +61,8 @@ struct State {
 struct Attempt {
     execute: Envelope,
     stage: Stage,
+    /// It is sent through a channel, or may have been.
+    is_sent_out: bool,
     /// The component has ended it; what comes is late.
     ended: bool,
     cancelled: watch::Sender<bool>,
@@ -79,6 +86,7 @@ impl Delivery {
         context: Context,
         submitter: Submitter,
         lanes: LaneSet,
+        outbox: Option<DurableQueue>,
         runtime: Handle,
     ) -> Self {
         Self {
@@ -88,6 +96,7 @@ impl Delivery {
             context,
             submitter,
             lanes,
+            outbox,
             runtime,
         }
     }
@@ -183,10 +192,10 @@ impl Delivery {
 
     fn deliver(self: &Arc<Self>, message: Message) {
         if let Some(key) = message.key.strip_prefix(CANCEL_PREFIX) {
-            self.cancel(key);
+            self.cancel(key, &message.envelope);
             self.finished(Finished::Message(message.key));
         } else if let Some(key) = message.key.strip_prefix(PROBE_PREFIX) {
-            self.answer_probe(key);
+            self.answer_probe(key, &message.envelope);
             self.finished(Finished::Message(message.key));
         } else if message.key.starts_with(QUESTION_PREFIX) {
             self.ask(message);
@@ -219,6 +228,9 @@ impl Delivery {
         let attempt = Attempt {
             execute,
             stage,
+            // One that is kept for another process may be in the queue from an earlier one.
+            is_sent_out: self.outbox.is_some()
+                && matches!(route, Route::To(Agent::Channel(_)) | Route::NotServedHere),
             ended: false,
             cancelled,
             answers: watch::Sender::new(Answers::default()),
@@ -262,12 +274,13 @@ impl Delivery {
     }
 
     /// Tells an attempt to stop. One that has not started ends here.
-    fn cancel(self: &Arc<Self>, key: &str) {
+    fn cancel(self: &Arc<Self>, key: &str, envelope: &Envelope) {
         let mut state = self.lock();
         let Some(attempt) = state.attempts.get_mut(key) else {
             drop(state);
-            // Not at work here, so dead: there is no grace to wait for. Without effect where the attempt has ended.
-            self.submitter.notice(key, NoticeKind::HostLost);
+            // Not at work here, so dead: there is no grace to wait for, unless it was sent elsewhere and may still end within
+            // it. Without effect where the attempt has ended.
+            self.lost_unless_elsewhere(key, envelope);
             return;
         };
         if attempt.stage == Stage::Started {
@@ -279,6 +292,9 @@ impl Delivery {
         };
         drop(state);
         self.lanes.drop_waiting(key);
+        if attempt.is_sent_out {
+            self.take_back(key);
+        }
         if attempt.ended {
             return;
         }
@@ -310,18 +326,23 @@ impl Delivery {
             attempt.answers.send_modify(|answers| answers.ended = true);
             return;
         }
+        let is_sent_out = attempt.is_sent_out;
         state.attempts.remove(key);
         drop(state);
         self.lanes.drop_waiting(key);
+        if is_sent_out {
+            self.take_back(key);
+        }
     }
 
-    /// What is not known here is dead: everything that an earlier process had started was ended when this one opened.
-    fn answer_probe(&self, key: &str) {
-        let kind = match self.lock().attempts.contains_key(key) {
-            true => NoticeKind::Taken,
-            false => NoticeKind::HostLost,
-        };
-        self.submitter.notice(key, kind);
+    /// What is not known here is dead: everything that an earlier process had started was ended when this one opened. What
+    /// was sent through a channel lives elsewhere.
+    fn answer_probe(self: &Arc<Self>, key: &str, envelope: &Envelope) {
+        let is_here = self.lock().attempts.contains_key(key);
+        match is_here {
+            true => self.submitter.notice(key, NoticeKind::Taken),
+            false => self.lost_unless_elsewhere(key, envelope),
+        }
     }
 
     fn report_to_owner(self: &Arc<Self>, message: Message) {

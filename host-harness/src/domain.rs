@@ -12,6 +12,7 @@ use crate::hook::Hooks;
 use crate::lane::LaneSet;
 use crate::ledger_lines::LedgerLines;
 use crate::opening::DomainBuilder;
+use crate::queue::DurableQueue;
 use crate::snapshot::Snapshots;
 use crate::socket::Server;
 use crate::store::Store;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) guards: Arc<Guards>,
     pub(crate) lanes: LaneSet,
+    pub(crate) outbox: Option<DurableQueue>,
     pub(crate) server: Mutex<Option<Server>>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -94,6 +96,13 @@ impl Domain {
     #[must_use]
     pub fn lanes(&self) -> &LaneSet {
         &self.0.lanes
+    }
+
+    /// The durable queue of the data directory, for messages of a host's own too: there is one where agents are reached
+    /// through channels, now or before. Attempts of steps in it are the domain's.
+    #[must_use]
+    pub fn queue(&self) -> Option<&DurableQueue> {
+        self.0.outbox.as_ref()
     }
 
     /// The data directory, absolute.
@@ -154,6 +163,9 @@ impl Domain {
             }
         });
         let _ = ended.await;
+        if let Some(outbox) = &self.0.outbox {
+            outbox.close().await;
+        }
     }
 }
 

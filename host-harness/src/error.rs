@@ -111,6 +111,13 @@ pub enum HostError {
         /// What is wrong, and what is allowed.
         message: String,
     },
+    /// An entry of the durable queue is not there, or must not be put there as it is.
+    Entry {
+        /// Its key.
+        key: String,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
     /// This call is not for callers: the host itself makes it.
     HostOnly {
         /// The exported function.
@@ -210,6 +217,7 @@ impl fmt::Display for HostError {
             }
             Self::Glob { glob, message } => write!(f, "session glob {glob:?}: {message}"),
             Self::Hook { name, message } => write!(f, "hook {name:?}: {message}"),
+            Self::Entry { key, message } => write!(f, "queue entry {key:?}: {message}"),
             Self::HostOnly { call } => write!(f, "{call} is made by the host itself, not by callers"),
             Self::Closed => f.write_str("the domain is closed"),
             Self::Remote { message, .. } => f.write_str(message),

@@ -15,6 +15,7 @@
 //! | [`hook`] | who is asked before something happens, and told afterwards |
 //! | [`engine`] | the component itself, or another one, for hosts that bring their own loop |
 //! | [`store`], [`sqlite`] | where everything is kept |
+//! | [`queue`] | a durable delivery queue, also for messages of a host's own |
 //! | [`lane`] | how much runs at once; of use without the rest |
 //! | [`event_stream`] | what runs say while they run |
 //! | [`follow`], [`cloud_event`] | records as they come, from any number on, also in another form |
@@ -52,6 +53,7 @@ mod paths;
 mod payload;
 pub mod people;
 mod process;
+pub mod queue;
 mod replay;
 mod report;
 mod route;

@@ -19,6 +19,7 @@ use crate::ledger_lines::LedgerLines;
 use crate::paths::{self, Owner};
 use crate::people::People;
 use crate::process::Context;
+use crate::queue::{Channel, DurableQueue, Options};
 use crate::route::Routes;
 use crate::snapshot::Snapshots;
 use crate::sqlite::SqliteStore;
@@ -131,6 +132,13 @@ impl DomainBuilder {
         folder: impl Into<PathBuf>,
     ) -> Self {
         self.add(|table| table.command_agent(glob, command, folder))
+    }
+
+    /// Adds a channel for the sessions that a glob matches: an attempt is put into the durable queue of the data directory and
+    /// sent, which is its ack. Whoever has it reports its end as the session, with [`Call::Submit`]. What can never be sent,
+    /// or has failed too often, ends the step for good and is a dead letter.
+    pub fn channel_agent(self, glob: &str, channel: Arc<dyn Channel>) -> Self {
+        self.add(|table| table.channel_agent(glob, channel))
     }
 
     /// Sets a variable in the environment of every command agent, beside the `QM2_*` ones of its attempt. `qm2 run` tells
@@ -266,7 +274,15 @@ impl DomainBuilder {
             &runtime,
         );
         let routes = std::mem::take(&mut self.routes);
-        let delivery = Delivery::new(routes, context, submitter.clone(), lanes.clone(), runtime);
+        let outbox = open_outbox(&data, &routes, &self.clock)?;
+        let delivery = Delivery::new(
+            routes,
+            context,
+            submitter.clone(),
+            lanes.clone(),
+            outbox.clone(),
+            runtime,
+        );
         let delivery = Arc::new(delivery);
 
         let (ready, opened) = oneshot::channel();
@@ -291,13 +307,16 @@ impl DomainBuilder {
             thread::Builder::new().name("qm2-domain".into()).spawn(body)
         };
         let thread = thread.map_err(|e| HostError::io("start a thread for", &data, e))?;
-        let config = match opened.await {
-            Ok(Ok(config)) => config,
+        let (config, is_handed_out) = match opened.await {
+            Ok(Ok(opened)) => opened,
             Ok(Err(e)) => {
                 hooks.begin_closing();
                 delivery.close().await;
                 // The lock goes with the thread, and a caller may open again at once.
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+                if let Some(outbox) = outbox {
+                    outbox.close().await;
+                }
                 return Err(e);
             }
             Err(_) => {
@@ -306,6 +325,9 @@ impl DomainBuilder {
                 ));
             }
         };
+        if is_handed_out {
+            delivery.take_back_ended().await;
+        }
         let inner = Arc::new(Inner {
             data,
             config,
@@ -315,6 +337,7 @@ impl DomainBuilder {
             hooks,
             guards,
             lanes,
+            outbox,
             server: Mutex::new(None),
             thread: Mutex::new(Some(thread)),
         });
@@ -338,17 +361,17 @@ impl DomainBuilder {
         width: Option<LaneSet>,
         inputs: &mpsc::Receiver<Input>,
         submitter: &Submitter,
-        ready: oneshot::Sender<Result<Config>>,
+        ready: oneshot::Sender<Result<(Config, bool)>>,
     ) {
         let every = self.snapshot_every;
         let opened = self.open_writer(data, outside, submitter.clock.now_ms());
         match opened {
-            Ok((writer, config)) => {
+            Ok((writer, config, is_handed_out)) => {
                 if let Some(lanes) = width {
                     let width = usize::try_from(config.max_in_flight).unwrap_or(usize::MAX);
                     lanes.set_width("control", width);
                 }
-                if ready.send(Ok(config)).is_ok() {
+                if ready.send(Ok((config, is_handed_out))).is_ok() {
                     let inputs_to = submitter.inputs.clone();
                     let snapshots = Snapshots::new(every, writer.snapshot_seq(), inputs_to);
                     domain::run(writer, snapshots, inputs, submitter);
@@ -360,12 +383,13 @@ impl DomainBuilder {
         }
     }
 
+    /// Says also whether everything that is out was handed out.
     fn open_writer(
         self,
         data: &std::path::Path,
         outside: Outside,
         now_ms: u64,
-    ) -> Result<(Writer, Config)> {
+    ) -> Result<(Writer, Config, bool)> {
         let store = match self.store {
             Some(store) => store,
             None => Box::new(SqliteStore::open(data)?),
@@ -388,11 +412,12 @@ impl DomainBuilder {
         answer::clear(data);
         say_host_lost(&mut writer, &notes, now_ms);
         writer.advance(now_ms);
-        match writer.reconcile() {
+        let is_handed_out = match writer.reconcile() {
+            Ok(_) => true,
             // Read-only, it still answers what is read.
-            Ok(_) | Err(HostError::Call(CallError::Disabled) | HostError::ReadOnly { .. }) => {}
+            Err(HostError::Call(CallError::Disabled) | HostError::ReadOnly { .. }) => false,
             Err(e) => return Err(e),
-        }
+        };
         if !writer.commit() {
             return Err(HostError::Store {
                 doing: "take up what was out",
@@ -403,8 +428,21 @@ impl DomainBuilder {
             Some(config) => config,
             None => recorded_config(&mut writer)?,
         };
-        Ok((writer, config))
+        Ok((writer, config, is_handed_out))
     }
+}
+
+/// The queue of channels: where there are some, or where an earlier process has left one whose entries may have ended.
+fn open_outbox(
+    data: &std::path::Path,
+    routes: &Routes,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<DurableQueue>> {
+    if !routes.has_channel() && !data.join(paths::OUTBOX).exists() {
+        return Ok(None);
+    }
+    let options = Options::new().shared_clock(clock.clone());
+    options.open(data).map(Some)
 }
 
 /// Everything that was noted is dead now, and the component hears so.

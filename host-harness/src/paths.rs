@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// The store.
 pub(crate) const STORE: &str = "ledger.db";
+/// The durable queue of messages to channels.
+pub(crate) const OUTBOX: &str = "outbox.db";
+/// Locked by who sends from it; holds its process id.
+pub(crate) const OUTBOX_LOCK: &str = "outbox.lock";
 /// Locked by the owner; holds its process id.
 pub(crate) const LOCK: &str = "lock";
 /// Where the owner listens.
@@ -44,13 +48,16 @@ pub(crate) fn make_data_directory(path: &Path) -> Result<PathBuf> {
     let found =
         fs::metadata(&absolute).map_err(|e| HostError::io("read the data directory", path, e))?;
     // A directory that holds something else is not ours to close.
-    let is_ours = || absolute.join(STORE).exists() || is_empty(&absolute);
+    let is_made = [STORE, OUTBOX]
+        .iter()
+        .any(|name| absolute.join(name).exists());
+    let is_ours = || is_made || is_empty(&absolute);
     if found.mode() & 0o077 != 0 && is_ours() {
         let _ = fs::set_permissions(&absolute, Permissions::from_mode(0o700));
     }
-    // Whoever made the store has been here before. Not only what this process has made: another may have been killed
+    // Whoever made one of them has been here before. Not only what this process has made: another may have been killed
     // between making a folder and syncing the one above.
-    if !absolute.join(STORE).exists() {
+    if !is_made {
         for folder in absolute.ancestors().skip(1) {
             sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))?;
         }
@@ -101,7 +108,7 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Held by the one process that owns a data directory; let go when dropped.
+/// Held by the one process that owns a data directory, or one thing in it; let go when dropped.
 #[derive(Debug)]
 pub(crate) struct Owner {
     _file: File,
@@ -113,7 +120,15 @@ impl Owner {
     /// # Errors
     /// [`HostError::Locked`] with the owner's process id if there is one already.
     pub(crate) fn take(directory: &Path) -> Result<Self> {
-        let path = directory.join(LOCK);
+        Self::take_by(directory, LOCK)
+    }
+
+    /// Takes what this lock of a folder stands for.
+    ///
+    /// # Errors
+    /// As [`Owner::take`].
+    pub(crate) fn take_by(directory: &Path, lock: &str) -> Result<Self> {
+        let path = directory.join(lock);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -41,6 +41,18 @@ pub(crate) enum Asked {
 }
 
 impl Routes {
+    /// Whether any session is served through a channel.
+    pub(crate) fn has_channel(&self) -> bool {
+        let mut tables = self.of_coordination.values().chain(&self.general);
+        tables.any(AgentTable::has_channel)
+    }
+
+    /// Whether a session is served through a channel.
+    pub(crate) fn is_channel(&self, coordination_id: &str, session: &str) -> bool {
+        let route = self.find(coordination_id, session);
+        matches!(route, Route::To(Agent::Channel(_)))
+    }
+
     pub(crate) fn find(&self, coordination_id: &str, session: &str) -> Route {
         let own = self.of_coordination.get(coordination_id);
         if own.is_none() && self.general.is_none() {

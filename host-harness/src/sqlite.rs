@@ -3,18 +3,36 @@
 //! A line that was damaged outside is handed on, so that the hash chain can say which one it is; one that is no text any
 //! more is handed on behind a mark that no record begins with.
 
-mod file;
+pub(crate) mod file;
 
 use crate::error::{HostError, Result};
 use crate::paths;
 use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
-use qm2_core::digest::sha256_hex;
 use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+
+/// The ledger and everything that becomes durable with it. The mark is "QM2" and a zero.
+const LEDGER: file::Kind = file::Kind {
+    application_id: 0x514d_3200,
+    version: 1,
+    schema: "
+CREATE TABLE ledger (seq INTEGER PRIMARY KEY, coordination_id TEXT, line TEXT NOT NULL);
+CREATE INDEX ledger_of_coordination ON ledger (coordination_id, seq) WHERE coordination_id IS NOT NULL;
+CREATE TABLE queue (key TEXT PRIMARY KEY, delivery INTEGER NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE note (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, start_time INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, letter TEXT NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL, digest TEXT NOT NULL,
+    chunk TEXT NOT NULL);
+",
+    // A snapshot is never the only home of anything.
+    optional: &["snapshot"],
+    name: "qm2 ledger",
+};
 
 /// Before a stored line that is not UTF-8 text.
 const NOT_TEXT: &str = "not UTF-8 text: ";
@@ -44,7 +62,7 @@ impl SqliteStore {
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
-        let connection = Some(file::open_for_writing(&path)?);
+        let connection = Some(file::open_for_writing(&LEDGER, &path)?);
         Ok(Self { path, connection })
     }
 
@@ -59,7 +77,7 @@ impl SqliteStore {
             let path = directory.to_path_buf();
             return Err(HostError::Data { path, message });
         }
-        let connection = Some(file::open_for_reading(&path)?);
+        let connection = Some(file::open_for_reading(&LEDGER, &path)?);
         Ok(Self { path, connection })
     }
 
@@ -167,7 +185,7 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<()> {
         // The old connection may hold an open transaction; it ends with it.
         self.connection = None;
-        self.connection = Some(file::open_after_failure(&self.path)?);
+        self.connection = Some(file::open_after_failure(&LEDGER, &self.path)?);
         Ok(())
     }
 
@@ -332,10 +350,12 @@ fn write_rest(sql: &rusqlite::Transaction<'_>, transaction: &Transaction) -> rus
             .execute([key])?;
     }
     for letter in &transaction.dead_letters {
-        // The same report again is the same letter, whenever it comes.
-        let digest = sha256_hex(&[json(&letter.envelope).as_bytes()]);
         sql.prepare_cached("INSERT OR IGNORE INTO dead_letter (digest, letter) VALUES (?1, ?2)")?
-            .execute(params![digest, json(letter)])?;
+            .execute(params![letter.id(), json(letter)])?;
+    }
+    for id in &transaction.dropped_letters {
+        sql.prepare_cached("DELETE FROM dead_letter WHERE digest = ?1")?
+            .execute([id])?;
     }
     Ok(())
 }
@@ -345,7 +365,7 @@ fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> HostE
     let path = path.to_path_buf();
     move |error| HostError::Store {
         doing,
-        message: format!("{}: {}", path.display(), file::advice(&error)),
+        message: format!("{}: {}", path.display(), file::advice(&LEDGER, &error)),
     }
 }
 

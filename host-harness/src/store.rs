@@ -26,6 +26,8 @@ pub struct Transaction {
     pub forgotten: Vec<String>,
     /// Reports that came when their coordination was closed.
     pub dead_letters: Vec<DeadLetter>,
+    /// Ids of dead letters that nobody needs any more.
+    pub dropped_letters: Vec<String>,
 }
 
 impl Transaction {
@@ -58,6 +60,16 @@ pub struct DeadLetter {
     pub envelope: Envelope,
     /// The refusal, as a sentence.
     pub reason: String,
+}
+
+impl DeadLetter {
+    /// What tells it from others: the digest of its envelope. The same report again is the same letter, whenever it comes.
+    #[must_use]
+    pub fn id(&self) -> String {
+        // Contract types hold no map with keys that are not text, so this cannot fail.
+        let envelope = serde_json::to_string(&self.envelope).unwrap_or_default();
+        sha256_hex(&[envelope.as_bytes()])
+    }
 }
 
 /// The state after a record, so that what came before need not be replayed. Never the only home of anything.

@@ -6,4 +6,5 @@
 mod events;
 mod lanes;
 mod lifecycle;
+mod queue;
 mod table;

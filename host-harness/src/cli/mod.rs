@@ -17,6 +17,7 @@ mod ledger;
 mod output;
 mod progress;
 mod question;
+mod queue;
 mod run;
 mod schema;
 mod status;
@@ -60,6 +61,7 @@ Start here:
   qm2 cancel ID                       stops a plan from another terminal
   qm2 escalations list                what waits for a person; show ID says what it is about
   qm2 escalations approve ID --as ME  answers it; a run in another terminal goes on at once
+  qm2 queue list                      what is on its way, and what could not be delivered
   qm2 ledger why 17                   what led to record 17
   qm2 ledger verify --head HASH       nothing was changed, and nothing cut off since you noted HASH
   qm2 schema plan > plan.schema.json  for editors
@@ -141,6 +143,9 @@ while `qm2 run` runs, and without it. Exit codes: 0 nothing runs any more, 2 no 
     /// Prints records as they come, from any number on.
     #[command(after_help = events::HELP)]
     Events(events::Arguments),
+    /// Shows what is on its way and what could not be delivered, and settles the latter.
+    #[command(subcommand, after_help = queue::HELP)]
+    Queue(queue::Command),
     /// Shows, exports, verifies and explains the ledger.
     #[command(subcommand)]
     Ledger(ledger::Command),
@@ -197,6 +202,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Escalations(command) => escalations::run(data, command, output),
         Command::Escalate(question) => escalate::run(&of_step(), question, output),
         Command::Events(events) => events::run(data, events, output),
+        Command::Queue(command) => queue::run(data, command, output),
         Command::Ledger(command) => ledger::run(data, command, output),
         Command::Guard(guard) => guard::run(&of_step(), guard, output),
         Command::Claim(claim) => claim::claim(&of_step(), claim, output),

@@ -52,6 +52,10 @@ impl Delivery {
         if !self.start(&key) {
             return;
         }
+        let agent = match agent {
+            Agent::Channel(channel) => return self.send_out(message, channel, cancel).await,
+            agent => agent,
+        };
         // Dropped last, also when an agent panics.
         let _at_work = AtWork {
             delivery: self.clone(),
@@ -61,6 +65,8 @@ impl Delivery {
             Agent::Function(function) => self.run_function(message, &function, cancel).await,
             Agent::Command(agent) => self.run_command(message, &agent, cancel).await,
             Agent::Staying(agent) => self.run_staying(message, &agent, cancel).await,
+            // Sent above.
+            Agent::Channel(_) => {}
         }
     }
 

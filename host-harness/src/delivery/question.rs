@@ -112,6 +112,7 @@ impl Delivery {
                 "its agent stays, and people need a command of their own that tells them"
                     .to_owned(),
             ),
+            Agent::Channel(channel) => self.send_question(&message, &*channel).await,
         };
         if self.lock().closing {
             // The next owner of the data directory asks again.

@@ -14,46 +14,47 @@ use std::time::Duration;
 
 /// Longest file whose pages are all looked at before it is written. A longer one would keep its owner waiting.
 const LOOKED_AT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Marks the file as ours: "QM2" and a version of nothing.
-const APPLICATION_ID: i64 = 0x514d_3200;
-/// Version of the tables below.
-const SCHEMA_VERSION: u64 = 1;
-const SCHEMA: &str = "
-CREATE TABLE ledger (seq INTEGER PRIMARY KEY, coordination_id TEXT, line TEXT NOT NULL);
-CREATE INDEX ledger_of_coordination ON ledger (coordination_id, seq) WHERE coordination_id IS NOT NULL;
-CREATE TABLE queue (key TEXT PRIMARY KEY, delivery INTEGER NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE note (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, start_time INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, letter TEXT NOT NULL);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE snapshot (part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL, digest TEXT NOT NULL,
-    chunk TEXT NOT NULL);
-";
+
+/// What a database of this program is: its marks and its tables.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// Marks the file as ours, and as this one of ours.
+    pub(crate) application_id: i64,
+    /// Version of the tables.
+    pub(crate) version: u64,
+    /// Statements that make them, each ended by a semicolon.
+    pub(crate) schema: &'static str,
+    /// Tables that may be missing, because nothing of worth is lost with them.
+    pub(crate) optional: &'static [&'static str],
+    /// What it is called, such as "qm2 ledger".
+    pub(crate) name: &'static str,
+}
 
 /// Opens the database for the one writer, and makes it where it is missing.
 ///
 /// # Errors
 /// [`HostError::Data`] if it is none or not ours, [`HostError::Damaged`], [`HostError::NewerData`].
-pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
+pub(crate) fn open_for_writing(kind: &Kind, path: &Path) -> Result<Connection> {
     let is_long = |path| fs::metadata(path).is_ok_and(|file| file.len() > LOOKED_AT_BYTES_MAX);
     let is_looked_at = !is_long(path);
-    open(path, is_looked_at)
+    open(kind, path, is_looked_at)
 }
 
 /// Opens it anew after a commit that failed: whatever its length, damage is told from a disk that may come back.
 ///
 /// # Errors
 /// As [`open_for_writing`].
-pub(super) fn open_after_failure(path: &Path) -> Result<Connection> {
-    open(path, true)
+pub(crate) fn open_after_failure(kind: &Kind, path: &Path) -> Result<Connection> {
+    open(kind, path, true)
 }
 
-fn open(path: &Path, is_looked_at: bool) -> Result<Connection> {
+fn open(kind: &Kind, path: &Path, is_looked_at: bool) -> Result<Connection> {
     if !path.exists() {
         // A reader leaves an empty one behind; SQLite would begin a new database and throw any other away.
         if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
             return Err(damaged(path, "is missing, but its log is there"));
         }
-        make(path)?;
+        make(kind, path)?;
     }
     check_length(path)?;
     let opened = || {
@@ -64,9 +65,9 @@ fn open(path: &Path, is_looked_at: bool) -> Result<Connection> {
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok(connection)
     };
-    let connection = opened().map_err(|e| data_error(path, &e))?;
-    let failed = |e: rusqlite::Error| data_error(path, &e);
-    check_identity(path, &connection)?;
+    let connection = opened().map_err(|e| data_error(kind, path, &e))?;
+    let failed = |e: rusqlite::Error| data_error(kind, path, &e);
+    check_identity(kind, path, &connection)?;
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
         .map_err(failed)?;
@@ -74,15 +75,32 @@ fn open(path: &Path, is_looked_at: bool) -> Result<Connection> {
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
     if is_looked_at {
-        check_pages(path, &connection)?;
+        check_pages(kind, path, &connection)?;
     }
-    make_durable(path, &connection)?;
+    make_durable(kind, path, &connection)?;
+    Ok(connection)
+}
+
+/// Opens the database for a few short writes while another process may own it: nothing is made, and its log is left alone.
+///
+/// # Errors
+/// As [`open_for_writing`], also if there is none.
+pub(crate) fn open_beside(kind: &Kind, path: &Path) -> Result<Connection> {
+    check_length(path)?;
+    let opened = || {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        distrust(&connection)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(connection)
+    };
+    let connection = opened().map_err(|e| data_error(kind, path, &e))?;
+    check_identity(kind, path, &connection)?;
     Ok(connection)
 }
 
 /// Makes a new one beside its place and puts it there when it is whole: one that is there and holds nothing is damaged, and
 /// not one that somebody was making.
-fn make(path: &Path) -> Result<()> {
+fn make(kind: &Kind, path: &Path) -> Result<()> {
     let new = beside(path, &format!(".{}.new", std::process::id()));
     let io = |doing| {
         let new = new.clone();
@@ -97,13 +115,13 @@ fn make(path: &Path) -> Result<()> {
     let fill = || {
         let mut connection = Connection::open(&new)?;
         let sql = connection.transaction()?;
-        sql.execute_batch(SCHEMA)?;
-        sql.pragma_update(None, "application_id", APPLICATION_ID)?;
-        sql.pragma_update(None, "user_version", SCHEMA_VERSION.cast_signed())?;
+        sql.execute_batch(kind.schema)?;
+        sql.pragma_update(None, "application_id", kind.application_id)?;
+        sql.pragma_update(None, "user_version", kind.version.cast_signed())?;
         sql.commit()?;
         connection.close().map_err(|(_, e)| e)
     };
-    fill().map_err(|e| data_error(&new, &e))?;
+    fill().map_err(|e| data_error(kind, &new, &e))?;
     // Whoever makes one owns the data directory, so nobody else has put one there meanwhile.
     fs::rename(&new, path).map_err(io("put in its place"))?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -121,17 +139,17 @@ fn check_length(path: &Path) -> Result<()> {
 
 /// To write into a page whose header lies is to write over what it holds: one changed bit can cost every record. SQLite
 /// believes its pages, so it is asked to look at all of them first.
-fn check_pages(path: &Path, connection: &Connection) -> Result<()> {
+fn check_pages(kind: &Kind, path: &Path, connection: &Connection) -> Result<()> {
     let sql = "PRAGMA quick_check(1)";
     let says = connection.query_row(sql, [], |row| row.get::<_, String>(0));
-    let says = says.map_err(|e| data_error(path, &e))?;
+    let says = says.map_err(|e| data_error(kind, path, &e))?;
     if says == "ok" {
         return Ok(());
     }
     // Above the sentence stands which database it is.
     let says = says.lines().last().unwrap_or_default();
     Err(match unread_page(says) {
-        Some(e) => data_error(path, &e),
+        Some(e) => data_error(kind, path, &e),
         None => damaged(path, &format!("does not hold together ({says})")),
     })
 }
@@ -163,10 +181,10 @@ fn damaged(path: &Path, says: &str) -> HostError {
 /// log that it had not synced; and after a sync that failed the log may say what the disk does not, and the next sync of it
 /// succeeds all the same. So the log is not believed: what is in it is written into the database, which is synced. SQLite
 /// looks over a failed sync of the folder, so the name of a new log is made durable here, too.
-fn make_durable(path: &Path, connection: &Connection) -> Result<()> {
+fn make_durable(kind: &Kind, path: &Path, connection: &Connection) -> Result<()> {
     let sql = "PRAGMA wal_checkpoint(FULL)";
     let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
-    if is_busy.map_err(|e| data_error(path, &e))? {
+    if is_busy.map_err(|e| data_error(kind, path, &e))? {
         let message =
             "another program has been reading an old state of it for seconds; end that program"
                 .into();
@@ -181,7 +199,7 @@ fn make_durable(path: &Path, connection: &Connection) -> Result<()> {
 ///
 /// # Errors
 /// As [`open_for_writing`].
-pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
+pub(crate) fn open_for_reading(kind: &Kind, path: &Path) -> Result<Connection> {
     let open = |immutable: &str| {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri(path, immutable), flags)?;
@@ -197,8 +215,8 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
         // Anywhere else that would be to look past what another process is writing.
         _ => Err(e),
     });
-    let connection = opened.map_err(|e| data_error(path, &e))?;
-    check_identity(path, &connection)?;
+    let connection = opened.map_err(|e| data_error(kind, path, &e))?;
+    check_identity(kind, path, &connection)?;
     Ok(connection)
 }
 
@@ -217,40 +235,44 @@ fn distrust(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Ours, and of a version that this program knows.
-fn check_identity(path: &Path, connection: &Connection) -> Result<()> {
+fn check_identity(kind: &Kind, path: &Path, connection: &Connection) -> Result<()> {
     let pragma = |name: &str| {
         connection
             .query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
-            .map_err(|e| data_error(path, &e))
+            .map_err(|e| data_error(kind, path, &e))
     };
-    if pragma("application_id")? != APPLICATION_ID {
-        let message = "is a database, but not one of qm2; name another data directory".into();
+    if pragma("application_id")? != kind.application_id {
+        let message = format!(
+            "is a database, but not a {}; name another data directory",
+            kind.name
+        );
         let path = path.to_path_buf();
         return Err(HostError::Data { path, message });
     }
     let found = u64::try_from(pragma("user_version")?).unwrap_or(0);
-    if found > SCHEMA_VERSION {
+    if found > kind.version {
         let path = path.to_path_buf();
         return Err(HostError::NewerData {
             path,
             found,
-            known: SCHEMA_VERSION,
+            known: kind.version,
         });
     }
-    if found < SCHEMA_VERSION {
+    if found < kind.version {
         let message =
             format!("has schema version {found}, which no released qm2 wrote; it is damaged");
         let path = path.to_path_buf();
         return Err(HostError::Data { path, message });
     }
-    let strange = strange_object(connection).map_err(|e| data_error(path, &e))?;
+    let strange = strange_object(kind, connection).map_err(|e| data_error(kind, path, &e))?;
     strange.map_or(Ok(()), |says| Err(damaged(path, &says)))
 }
 
 /// The first table or index that is not as this program makes it, or is not there, or something beside them that would
 /// change what is written or read. Other tables do no harm.
-fn strange_object(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let mut ours: BTreeMap<String, &str> = SCHEMA
+fn strange_object(kind: &Kind, connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut ours: BTreeMap<String, &str> = kind
+        .schema
         .split(';')
         .map(str::trim)
         .filter(|sql| !sql.is_empty())
@@ -283,8 +305,9 @@ fn strange_object(connection: &Connection) -> rusqlite::Result<Option<String>> {
             return Ok(Some(format!("it has a {name} that qm2 does not make")));
         }
     }
-    // A snapshot is never the only home of anything.
-    let missing = ours.into_keys().find(|name| name != "snapshot");
+    let missing = ours
+        .into_keys()
+        .find(|name| !kind.optional.contains(&name.as_str()));
     Ok(missing.map(|name| format!("its {name} is missing")))
 }
 
@@ -294,16 +317,21 @@ fn name_in(sql: &str) -> &str {
 }
 
 /// What opening says, with what to do about it.
-fn data_error(path: &Path, error: &rusqlite::Error) -> HostError {
-    let message = advice(error);
+fn data_error(kind: &Kind, path: &Path, error: &rusqlite::Error) -> HostError {
+    let message = advice(kind, error);
     let path = path.to_path_buf();
     HostError::Data { path, message }
 }
 
 /// What to do about an error of SQLite, and what it said.
-pub(super) fn advice(error: &rusqlite::Error) -> String {
+pub(crate) fn advice(kind: &Kind, error: &rusqlite::Error) -> String {
     let what_to_do = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => "it is not a qm2 ledger; name another data directory",
+        Some(ErrorCode::NotADatabase) => {
+            return format!(
+                "it is not a {}; name another data directory ({error})",
+                kind.name
+            );
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "it cannot be opened; check that you may read and write it and its directory"
         }
