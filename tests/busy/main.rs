@@ -187,7 +187,7 @@ fn plan(number: u64, now_ms: u64) -> String {
     json!({
         "coordinationId": format!("p{number}"), "objective": "Busy.", "ownerSession": format!("user:{}", number % 3),
         "deadlineMs": now_ms + 3 * HOUR_MS, "steps": steps,
-        "failurePolicy": {"retryBudget": 20, "mode": "best_effort"},
+        "failurePolicy": {"retryBudget": 20},
     })
     .to_string()
 }
