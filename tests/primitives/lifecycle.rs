@@ -4,6 +4,7 @@ use qm2_core::envelope::{
     DeliveryMode, Envelope, FailureClass, Intent, Outcome as Came, PayloadRef, Priority, Trace,
 };
 use qm2_core::message::Message;
+use qm2_host::lane::{Entry, LaneSet, name};
 use qm2_host::lifecycle::{
     Ended, EndedReason, Outcome, Passage, Passed, Phase, RESULT_BYTES_MAX, Spawned, Subagents,
     TargetKind, UnknownRun, ack, kill_request, spawn_request,
@@ -13,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Handle;
 
 const GRACE_MS: u64 = 15_000;
 
@@ -584,6 +587,60 @@ fn with_the_gate_off_every_message_passes_byte_for_byte_and_in_order() {
         }
     }
     assert!(out == recorded);
+}
+
+/// Through the lanes of a host, each message in that of its session: with QM2 in front and the gate off they do what they do
+/// without it.
+#[tokio::test]
+async fn with_the_gate_off_lanes_run_the_same_messages_in_the_same_order() {
+    let recorded = recorded();
+    let mut ran = Vec::new();
+    for gate in [None, Some(Passage { is_open: false })] {
+        let lanes = LaneSet::with_default_widths(Handle::current());
+        let out = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
+        let mut queued = Vec::new();
+        for message in messages(&recorded) {
+            let message = match gate.map(|gate| gate.pass(message)) {
+                None => message,
+                Some(Ok(Passed::Untouched(same))) => same,
+                other => panic!("{other:?}"),
+            };
+            let value = serde_json::from_slice::<Value>(message).unwrap_or_default();
+            let session = value["session"].as_str().unwrap_or("nobody").to_owned();
+            let (out, bytes) = (out.clone(), message.to_vec());
+            let entry = Entry::of({
+                let session = session.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    out.lock().expect("no panic").push((session, bytes));
+                }
+            });
+            queued.push(lanes.enqueue_turn(&session, name::MAIN, entry));
+        }
+        for queued in queued {
+            queued.await.expect("it runs");
+        }
+        ran.push(std::mem::take(&mut *out.lock().expect("no panic")));
+    }
+    assert_eq!(ran[0].len(), 1_000);
+    assert!(ran[0] == ran[1], "the same bytes in the same order");
+    // And within a session in the order in which they came.
+    let of = |all: &[(String, Vec<u8>)], wanted: &str| -> Vec<Vec<u8>> {
+        let own = all.iter().filter(|(session, _)| session == wanted);
+        own.map(|(_, bytes)| bytes.clone()).collect()
+    };
+    let came: Vec<(String, Vec<u8>)> = messages(&recorded)
+        .iter()
+        .map(|message| {
+            let value = serde_json::from_slice::<Value>(message).unwrap_or_default();
+            let session = value["session"].as_str().unwrap_or("nobody").to_owned();
+            (session, message.to_vec())
+        })
+        .collect();
+    for session in ["nobody", "session:1", "session:20"] {
+        assert!(!of(&came, session).is_empty(), "{session}");
+        assert!(of(&came, session) == of(&ran[1], session), "{session}");
+    }
 }
 
 #[test]
