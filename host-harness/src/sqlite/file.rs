@@ -186,7 +186,7 @@ fn make_durable(kind: &Kind, path: &Path, connection: &Connection) -> Result<()>
     let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
     if is_busy.map_err(|e| data_error(kind, path, &e))? {
         let message =
-            "another program has been reading an old state of it for seconds; end that program"
+            "another program holds it locked, writing it or reading an old state of it; end that program"
                 .into();
         let path = path.to_path_buf();
         return Err(HostError::Data { path, message });
