@@ -1,10 +1,12 @@
-//! Globs over session names, and that there is a command for what they match.
+//! Globs over session names, and whether what they match can be served: a command, and how often it may stay.
 //!
 //! Does not know who serves what; `agent` does.
 
 use crate::error::{HostError, Result};
-use crate::stay::PROCESSES_MAX;
 use globset::{Glob, GlobMatcher};
+
+/// Most processes of one agent that stays.
+const PROCESSES_MAX: u32 = 64;
 
 /// Compiles a glob. `*` matches any characters.
 ///

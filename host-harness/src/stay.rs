@@ -40,8 +40,6 @@ use tokio::time::timeout;
 
 /// Longest line that is taken of an agent, in bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most processes of one agent.
-pub(crate) const PROCESSES_MAX: u32 = 64;
 /// Lines of an agent that are read before they are looked at.
 const LINES_AHEAD: usize = 16;
 /// How long the output of a process that has ended may be silent.
