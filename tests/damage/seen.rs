@@ -49,6 +49,9 @@ pub struct Views {
     lines: [Stands; 2],
     /// The same, and how they are listed by coordination.
     listed: [Stands; 2],
+    /// Whether SQLite finds its pages whole. Where it does not there are more stories than these two, one for each way of
+    /// reading: which record is named as the first bad one is then open, but not that one is.
+    holds_together: bool,
 }
 
 impl Views {
@@ -64,12 +67,27 @@ impl Views {
             Stands::AsWritten => view(Stands::places),
             stands => stands,
         });
-        Self { lines, listed }
+        let sql = "PRAGMA quick_check(1)";
+        let checked = |connection: &Connection| {
+            let says = connection.query_row(sql, [], |row| row.get::<_, String>(0));
+            says.is_ok_and(|says| says == "ok")
+        };
+        let holds_together = opened.as_ref().is_ok_and(checked);
+        Self {
+            lines,
+            listed,
+            holds_together,
+        }
     }
 
     /// Whether an answer of who reads everything fits one of the views.
     pub fn any(&self, fits: impl Fn(&Stands) -> bool) -> bool {
         self.listed.iter().any(fits)
+    }
+
+    /// Whether a record may be named as the first bad one.
+    pub fn names(&self, seq: u64) -> bool {
+        !self.holds_together || self.any(|stands| stands.first_bad() == Some(seq))
     }
 
     /// Whether an answer of who reads only the lines does. An owner does not look how they are listed before it needs that.
@@ -192,10 +210,7 @@ pub fn read(data: &Path, made: &Made, views: &Views) -> Result<Came, String> {
             let whole = views.any(|stands| *stands == Stands::AsWritten);
             (same && whole, Came::Whole)
         }
-        Some(fault) => {
-            let named = |stands: &Stands| stands.first_bad() == Some(fault.seq);
-            (views.any(named), Came::FirstBad)
-        }
+        Some(fault) => (views.names(fault.seq), Came::FirstBad),
     };
     match fits {
         true => Ok(came),
@@ -243,9 +258,10 @@ pub async fn own(data: &Path, made: &Made, views: &Views) -> Result<Came, String
         Ok(domain) => domain,
         // Nor does an owner look at what its snapshot stands for: it may name a later one.
         Err(HostError::LedgerBroken { seq, .. })
-            if views.any_of_lines(
-                |stands| matches!(stands, Stands::Differs(first) if *first <= seq),
-            ) =>
+            if !views.holds_together
+                || views.any_of_lines(
+                    |stands| matches!(stands, Stands::Differs(first) if *first <= seq),
+                ) =>
         {
             return Ok(Came::FirstBad);
         }
