@@ -176,6 +176,35 @@ async fn agent_that_dies_loses_its_attempt_and_is_started_again() {
     timeout(PATIENCE, domain.close()).await.expect("it closes");
 }
 
+/// It dies when it has nothing to do: nobody notices before the next dispatch, and what it left behind ends then.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_that_dies_idle_loses_nothing_and_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let domain = open(&directory, 1).await;
+    let ended = run(&domain, &steps(&["leaves"], false).text()).await;
+    assert_eq!(ended.terminal, "success");
+    let said = all(&records(&domain).await, "step.completed", "payload");
+    let left: Vec<u32> = said[0]
+        .split(' ')
+        .map(|pid| pid.parse().expect("a process id"))
+        .collect();
+    let [agent, child] = left[..] else {
+        panic!("{said:?}")
+    };
+    let is_gone = tokio::task::spawn_blocking(move || until("it died", || !is_alive(agent)));
+    is_gone.await.expect("no panic");
+    assert!(is_alive(child));
+    let next = steps(&["pid"], false).set("coordinationId", "next");
+    let ended = run(&domain, &next.text()).await;
+    assert_eq!(ended.terminal, "success");
+    let said = all(&records(&domain).await, "step.completed", "payload");
+    assert_ne!(said[1], agent.to_string());
+    assert!(!is_alive(child));
+    let retries = all(&records(&domain).await, "step.retry_scheduled", "class");
+    assert_eq!(retries, [""; 0], "nothing was lost");
+    timeout(PATIENCE, domain.close()).await.expect("it closes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_reaches_an_agent_and_one_that_does_not_listen_is_ended_with_its_children() {
     let directory = Directory::new();

@@ -198,18 +198,22 @@ impl StayingAgent {
         self.slots.clone().acquire_owned().await.ok()
     }
 
-    /// A process that waits for work and lives.
-    pub(crate) fn take(&self) -> Option<Staying> {
+    /// A process that waits for work and lives. What those that died meanwhile have left behind is ended.
+    pub(crate) async fn take(&self) -> Option<Staying> {
         loop {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut staying = idle.pop()?;
-            drop(idle);
-            // One that said something or closed its output while it had nothing to do is not what it was.
+            let mut staying = self.pop()?;
             let has_ended = !matches!(staying.group.child.try_wait(), Ok(None));
+            // One that closed its output cannot report any more.
             if !has_ended && !staying.lines.is_closed() {
                 return Some(staying);
             }
+            staying.end().await;
         }
+    }
+
+    fn pop(&self) -> Option<Staying> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.pop()
     }
 
     /// Keeps a process for the next dispatch.

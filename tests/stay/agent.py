@@ -59,6 +59,10 @@ def work(key, envelope):
         with open(rest, "w") as file:
             file.write(f"{os.getpid()} {child.pid}")
         os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "leaves":
+        child = subprocess.Popen(["sleep", "600"])
+        done(key, f"{os.getpid()} {child.pid}")
+        os.kill(os.getpid(), signal.SIGKILL)
     elif word == "dies":
         done(key, str(os.getpid()))
     elif word == "hangs":

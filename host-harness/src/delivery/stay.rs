@@ -102,7 +102,7 @@ impl Delivery {
         cancel: watch::Receiver<bool>,
     ) -> Result<Option<Staying>, Report> {
         loop {
-            if let Some(staying) = agent.take() {
+            if let Some(staying) = agent.take().await {
                 return Ok(Some(staying));
             }
             let says = |e| {
