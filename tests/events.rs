@@ -3,6 +3,7 @@
 //! Rows of the event stream itself are in `primitives/events.rs`.
 
 use crate::program::Directory;
+use crate::support::random::Random;
 use crate::support::{engine, plan, step};
 use qm2_core::config::Config;
 use qm2_host::agent::{Report, Task};
@@ -59,14 +60,6 @@ async fn all(domain: &Domain) -> Vec<String> {
     read.await.expect("it is read")
 }
 
-/// Random numbers from a seed (splitmix64).
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// A follower that is killed 200 times, each time after some number of records, and comes back after the last that it had.
 #[test]
 fn follower_that_is_killed_and_comes_back_sees_every_record_once_and_in_order() {
@@ -76,11 +69,11 @@ fn follower_that_is_killed_and_comes_back_sees_every_record_once_and_in_order() 
     let domain = runtime.block_on(builder(&data).open()).expect("it opens");
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let work = runtime.spawn(busy(domain.clone(), stop.clone()));
-    let (mut seen, mut seed, mut cut) = (Vec::<String>::new(), 7, 0);
+    let (mut seen, mut random, mut cut) = (Vec::<String>::new(), Random::new(7), 0);
     for _ in 0..200 {
         let mut follower = follow(&data, seen.len() as u64 + 1, &["--json"]);
         let mut lines = BufReader::new(follower.stdout.take().expect("it is piped"));
-        let wanted = random(&mut seed) % 40;
+        let wanted = random.below(40);
         for _ in 0..wanted {
             let mut line = String::new();
             lines.read_line(&mut line).expect("UTF-8");

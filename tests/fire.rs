@@ -24,6 +24,7 @@ mod power;
 mod site;
 mod sync;
 
+use crate::support::random::Random;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,24 +41,23 @@ pub fn figure(variable: &str, otherwise: u64) -> u64 {
     }
 }
 
-/// Draws from a seed, the same every time; splitmix64.
+/// Draws from a seed, the same every time.
 #[derive(Clone, Debug)]
-pub struct Draw(u64);
+pub struct Draw(Random);
 
 impl Draw {
     /// The draws of one round.
     pub fn new(round: u64) -> Self {
         let seed = figure("QM2_FIRE_SEED", 1);
-        Self(seed.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let of_seed = seed.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        Self(Random::new(
+            of_seed ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        ))
     }
 
     /// Less than the bound.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut draw = self.0;
-        draw = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        draw = (draw ^ (draw >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (draw ^ (draw >> 31)) % bound
+        self.0.below(bound)
     }
 }
 

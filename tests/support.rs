@@ -8,6 +8,7 @@ mod asked;
 mod build;
 mod ledger;
 mod native;
+pub mod random;
 pub mod record;
 pub mod rule;
 pub mod vector;

@@ -4,6 +4,9 @@
 //! A process of its own, because it measures its memory. The component, the store and the queue are the real ones; only the
 //! clock is moved by hand, and the recipients of messages are random.
 
+#[path = "../support/random.rs"]
+mod random;
+
 use qm2_core::config::Config;
 use qm2_core::envelope::{Envelope, Intent, Outcome, Priority};
 use qm2_core::message::Caller;
@@ -35,17 +38,13 @@ const START_MS: u64 = 1_800_000_000_000;
 /// Tries of an entry: the first one and five more.
 const TRIES_MAX: usize = 6;
 
-/// Random numbers (splitmix64), shared by everybody.
+/// Random numbers that everybody draws from.
 #[derive(Clone)]
-struct Random(Arc<Mutex<u64>>);
+struct Random(Arc<Mutex<random::Random>>);
 
 impl Random {
     fn below(&self, bound: u64) -> u64 {
-        let mut state = self.0.lock().expect("no panic");
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        self.0.lock().expect("no panic").below(bound)
     }
 }
 
@@ -249,7 +248,7 @@ async fn with_record(domain: &Domain, type_name: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() {
-    let random = Random(Arc::new(Mutex::new(72)));
+    let random = Random(Arc::new(Mutex::new(random::Random::new(72))));
     let clock = ManualClock::at(START_MS);
     let host = Host {
         folder: tempfile::tempdir().expect("a temporary folder"),

@@ -9,29 +9,21 @@ use std::path::Path;
 /// SQLite's pages, as it makes them.
 pub const PAGE: usize = 4_096;
 
-/// Random numbers (splitmix64), the same for the same seed everywhere.
-pub struct Random(u64);
+/// Random numbers, and what is chosen by them.
+pub struct Random(crate::support::random::Random);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(crate::support::random::Random::new(seed))
     }
 
     /// Below a bound that is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("below a usize")
+        usize::try_from(self.0.below(bound as u64)).expect("below a usize")
     }
 
     fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
+        self.0.next().to_le_bytes()[0]
     }
 
     fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {

@@ -3,6 +3,7 @@
 //!
 //! A failing run prints its seed; `QM2_SEED=N` runs that one alone.
 
+use crate::support::random::Random;
 use crate::support::*;
 use qm2_core::envelope::{Envelope, FailureClass};
 use qm2_core::message::{Notice, NoticeKind};
@@ -14,22 +15,7 @@ const INPUTS: u64 = 60;
 const PLANS: u64 = 3;
 const STEPS: u64 = 7;
 
-/// SplitMix64.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
     fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
@@ -143,7 +129,7 @@ fn random_input(random: &mut Random, s: &mut Scenario, plans: &[Json]) {
 }
 
 fn run(seed: u64) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let width = 1 + random.below(5);
     let mut s = Scenario::with(|config| {
         config.max_in_flight = width;

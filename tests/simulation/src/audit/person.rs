@@ -2,9 +2,10 @@
 //!
 //! When a question may be asked is in [`super::step`].
 
-use super::plan::{Phase, Plan, Step, flag, list, number, text};
+use super::plan::{Phase, Plan, Question, Step, flag, list, number, text};
 use super::record::Record;
 use super::{Audit, require};
+use serde_json::Value;
 
 /// attempts beside its retries up to which silence gives a step another.
 const SILENT_ATTEMPTS_MAX: u64 = 3;
@@ -19,13 +20,7 @@ impl Audit {
         place: &str,
     ) -> Result<(), String> {
         let (at_ms, data) = (record.at_ms, record.data);
-        let question = next
-            .question
-            .as_mut()
-            .ok_or_else(|| format!("{place}: nobody asks"))?;
-        require(text(data, "escalationId") == question.id, || {
-            format!("{place}: another question")
-        })?;
+        let question = open_question(next, data, place)?;
         let in_time = question.is_blocked || at_ms < question.due_ms;
         require(in_time, || format!("{place}: an answer after its time"))?;
         let (actor, verdict) = (text(data, "actor"), text(data, "verdict"));
@@ -101,13 +96,7 @@ impl Audit {
         place: &str,
     ) -> Result<(), String> {
         let (at_ms, data) = (record.at_ms, record.data);
-        let question = next
-            .question
-            .as_mut()
-            .ok_or_else(|| format!("{place}: nobody asks"))?;
-        require(text(data, "escalationId") == question.id, || {
-            format!("{place}: another question")
-        })?;
+        let question = open_question(next, data, place)?;
         require(number(data, "level") == question.level, || {
             format!("{place}: another level")
         })?;
@@ -165,4 +154,18 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+/// The question that a record is about.
+fn open_question<'a>(
+    step: &'a mut Step,
+    data: &Value,
+    place: &str,
+) -> Result<&'a mut Question, String> {
+    let question = step.question.as_mut();
+    let question = question.ok_or_else(|| format!("{place}: nobody asks"))?;
+    require(text(data, "escalationId") == question.id, || {
+        format!("{place}: another question")
+    })?;
+    Ok(question)
 }
