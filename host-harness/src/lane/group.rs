@@ -1,6 +1,7 @@
 //! Capacity groups: lanes that share a budget, each with slots of its own in it.
 //!
 //! A member starts within its reservation always, and beyond it while what nobody reserved lasts. Width still bounds each.
+//! Does not start anything; the lanes ask it who may.
 
 use super::name;
 use std::collections::BTreeMap;
