@@ -11,6 +11,9 @@ use crate::read::{Object, Problems, blame};
 use crate::receipt::{Blame, CallError};
 use serde_json::Value;
 
+/// Most problems of a request that its refusal names.
+const PROBLEMS_MAX: usize = 16;
+
 /// Makes calls: [`crate::machine::Machine::call`] with a host.
 pub type Make<'a> = dyn FnMut(&Call) -> Result<Answer, CallError> + 'a;
 
@@ -75,7 +78,10 @@ fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
         .and_then(|object| read_call(function, object));
     match call {
         Some(call) if problems.borrow().is_empty() => Ok(call),
-        _ => Err(blame(&problems.borrow())),
+        _ => {
+            let problems = problems.into_inner();
+            Err(blame(&problems[..problems.len().min(PROBLEMS_MAX)]))
+        }
     }
 }
 
