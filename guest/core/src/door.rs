@@ -86,10 +86,10 @@ fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
 }
 
 fn read_call(function: Option<&str>, object: Object<'_>) -> Option<Call> {
-    let named: Option<String> = match function {
-        Some(_) => object.take_opt("call"),
-        None => Some(object.take("call")),
-    };
+    if function.is_none() {
+        object.require("call");
+    }
+    let named: Option<String> = object.take_opt("call");
     let function = function.or(named.as_deref())?;
     if named.as_deref().is_some_and(|named| named != function) {
         object.problem("call", "out-of-bound", format!("is not {function}"));
@@ -199,14 +199,11 @@ fn arguments(function: &str, object: &Object<'_>) -> Option<Call> {
         "reconcile" => Call::Reconcile,
         "state-digest" => Call::StateDigest,
         _ => {
-            // The lack of the member is noted already.
-            if !function.is_empty() {
-                object.problem(
-                    "call",
-                    "out-of-bound",
-                    format!("is {function}, no function"),
-                );
-            }
+            object.problem(
+                "call",
+                "out-of-bound",
+                format!("is {function}, no function"),
+            );
             return None;
         }
     })

@@ -5,6 +5,8 @@
 
 mod core_module;
 mod door;
+#[path = "../../../support/handed.rs"]
+mod handed;
 mod rebuild;
 #[allow(dead_code)] // It writes vectors, too.
 #[path = "../../../support/vector.rs"]
