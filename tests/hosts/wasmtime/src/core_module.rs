@@ -2,13 +2,13 @@
 //!
 //! Knows no rule and keeps nothing; what is handed out is staged as by the component's host.
 
+use crate::artifact;
 use crate::door::Door;
 use crate::handed;
 use qm2_core::call::{Answer, Call};
 use qm2_core::message::Refused;
 use qm2_core::receipt::CallError;
 use qm2_core::staged::Staged;
-use qm2_host::CORE_MODULE;
 use qm2_host::engine::Fault;
 use std::sync::OnceLock;
 use wasmtime::{Caller, Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
@@ -66,7 +66,7 @@ fn module(interpreted: bool) -> &'static Module {
             config.target("pulley64").expect("the interpreter is there");
         }
         let engine = Engine::new(&config).expect("wasmtime has an engine");
-        Module::new(&engine, CORE_MODULE).expect("the core module compiles")
+        Module::new(&engine, artifact::core_module()).expect("the core module compiles")
     })
 }
 

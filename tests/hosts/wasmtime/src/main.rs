@@ -3,6 +3,7 @@
 //!
 //! Prints a JSON object a line, which `.ci/hosts` puts into one table. Judges no rate.
 
+mod artifact;
 mod core_module;
 mod door;
 #[path = "../../../support/handed.rs"]
@@ -14,7 +15,7 @@ mod vector;
 mod workload;
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use core_module::CoreModule;
 use door::{Door, Json, Records};
 use qm2_core::call::{Answer, Call};
@@ -35,16 +36,31 @@ struct Arguments {
     command: Command,
 }
 
+/// The files of a release.
+#[derive(Args)]
+struct Files {
+    /// The component; the embedded one if it is left out.
+    #[arg(long)]
+    component: Option<PathBuf>,
+    /// The plain core module; the embedded one if it is left out.
+    #[arg(long)]
+    core: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Runs every vector through every door, as it is and with a host that dies in it and comes back.
     Vectors {
+        #[command(flatten)]
+        files: Files,
         /// Folder of the vectors.
         #[arg(long)]
         vectors: PathBuf,
     },
     /// Measures envelopes a second through every door.
     Rate {
+        #[command(flatten)]
+        files: Files,
         /// Folder that `workload` wrote.
         #[arg(long)]
         workload: PathBuf,
@@ -58,7 +74,8 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Vectors { vectors } => {
+        Command::Vectors { files, vectors } => {
+            artifact::choose(files.component.as_deref(), files.core.as_deref())?;
             let files = vector::files(&vectors);
             if files.is_empty() {
                 bail!("{} holds no vectors", vectors.display());
@@ -76,7 +93,8 @@ fn main() -> Result<ExitCode> {
             ];
             Ok(ExitCode::from(u8::from(!held.iter().all(|held| *held))))
         }
-        Command::Rate { workload } => {
+        Command::Rate { files, workload } => {
+            artifact::choose(files.component.as_deref(), files.core.as_deref())?;
             for batch in workload::BATCHES {
                 let workload = Workload::read(&workload, batch)?;
                 rate::<Records<false>>("wasmtime", batch, &workload)?;
@@ -126,7 +144,8 @@ fn check<D: Door>(host: &str, files: &[(String, String)], deaths: &[bool]) -> bo
 /// Measures a door: from a typed call to a typed answer and typed messages, whatever lies between.
 fn rate<D: Door>(host: &str, batch: usize, workload: &Workload) -> Result<()> {
     let (mut measured, mut envelopes) = (Duration::ZERO, 0);
-    let mut is_warm = false;
+    // The interpreter does not get any warmer.
+    let mut is_warm = host != "wasmtime";
     while measured < MEASURED {
         let mut door = D::open();
         let mut taken = 0;
