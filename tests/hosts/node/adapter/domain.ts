@@ -23,6 +23,8 @@ export interface Handlers {
   ask?(kind: HookKind, subject: string): HookAnswer | Promise<HookAnswer>;
   /** Is told of something. */
   notify?(kind: HookNotice, subject: string): void;
+  /** The event stream: ledger lines, in order and without gaps from the first of this process on. */
+  record?(lines: string[]): void;
   /** Something went wrong that no caller waits for; console.error without it. */
   fault?(error: unknown): void;
 }
@@ -120,6 +122,14 @@ export class Domain {
     return this.call({ call: 'check', nowMs: this.now(), ...ask });
   }
 
+  /** Asks, and where it is allowed does it, before anything else can happen in the domain. Keep it short. */
+  async guarded(ask: Omit<Calls['check'][0], 'nowMs'>, run: () => void | Promise<void>): Promise<json.GuardVerdict> {
+    const reply = await this.#keeper.replyAnd({ call: 'check', nowMs: this.now(), ...ask }, (reply) => {
+      return verdictOf(reply).allowed ? run() : undefined;
+    });
+    return verdictOf(reply);
+  }
+
   async advance(): Promise<void> {
     while (await this.call({ call: 'advance', nowMs: this.now() }));
   }
@@ -136,6 +146,7 @@ export class Domain {
   }
 
   #handOut(staged: Staged): void {
+    if (staged.lines.length > 0) this.#guarded(() => this.#handlers.record?.(staged.lines));
     const withdrawn = [...staged.withdrawn, ...staged.laneCancelled];
     if (withdrawn.length > 0) this.#guarded(() => this.#handlers.withdraw?.(withdrawn));
     for (const message of staged.messages) this.#deliver(message);
@@ -208,4 +219,10 @@ export class Domain {
     if (reply === undefined) return 0;
     return typeof reply === 'string' ? null : ((reply['next-deadline'] as number | undefined) ?? null);
   }
+}
+
+function verdictOf(reply: Reply): json.GuardVerdict {
+  const error = refusal(reply);
+  if (error !== undefined) throw new Refused(error);
+  return (reply as { readonly check: json.GuardVerdict }).check;
 }

@@ -31,8 +31,10 @@ export class Refused extends Error {
 
 interface Waiting {
   request: Request;
-  resolve(reply: Reply): void;
+  /** Answers the caller once all is kept; no other call is made before it has returned. */
+  resolve(reply: Reply): void | Promise<void>;
   reject(error: unknown): void;
+  isHeld: boolean;
 }
 
 export class Keeper {
@@ -64,11 +66,21 @@ export class Keeper {
 
   /** Throws `InvalidRequest`, `Spent` where the call costs every instance, or what the store throws. */
   reply(request: Request): Promise<Reply> {
-    if (this.#closed) return Promise.reject(new Error('the domain is closed'));
+    return new Promise((resolve, reject) => this.#take({ request, resolve, reject, isHeld: false }));
+  }
+
+  /** The same, and `then` runs to its end before any other call is made: what the reply says holds all the while. */
+  replyAnd(request: Request, then: (reply: Reply) => void | Promise<void>): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ request, resolve, reject });
-      this.#working ??= this.#work();
+      const settled = (reply: Reply) => Promise.resolve(reply).then(then).then(() => resolve(reply), reject);
+      this.#take({ request, resolve: settled, reject, isHeld: true });
     });
+  }
+
+  #take(waiting: Waiting): void {
+    if (this.#closed) return waiting.reject(new Error('the domain is closed'));
+    this.#waiting.push(waiting);
+    this.#working ??= this.#work();
   }
 
   /** One of the calls that record nothing and hand nothing out, at once; none while an instance must be made anew. */
@@ -96,14 +108,20 @@ export class Keeper {
   async #work(): Promise<void> {
     // Whoever asks in the same turn as the first shares its commit.
     await Promise.resolve();
-    while (this.#waiting.length > 0) await this.#batch(this.#waiting.splice(0));
+    while (this.#waiting.length > 0) await this.#batch(this.#waiting.splice(0, this.#together()));
     this.#working = undefined;
     this.#idle();
   }
 
+  /** A call that something holds on to is the last of its commit: what follows could undo what it says. */
+  #together(): number {
+    const holding = this.#waiting.findIndex(({ isHeld }) => isHeld);
+    return holding === -1 ? this.#waiting.length : holding + 1;
+  }
+
   async #batch(batch: Waiting[], isSecondTry = false): Promise<void> {
     const staged = nothing();
-    const settled: (() => void)[] = [];
+    const settled: (() => void | Promise<void>)[] = [];
     for (const { request, resolve, reject } of batch) {
       try {
         const reply = await this.#made(request, staged);
@@ -121,8 +139,11 @@ export class Keeper {
       for (const { reject } of batch) reject(error);
       return;
     }
-    for (const settle of settled) settle();
     this.#committed(staged);
+    for (const settle of settled) {
+      const busy = settle();
+      if (busy !== undefined) await busy;
+    }
   }
 
   /** One call, made again once on a new instance where it has cost the first. What it hands out is added to `staged`. */
