@@ -143,11 +143,14 @@ export function callError(value: wit.CallError): json.CallError {
   switch (value.tag) {
     case 'invalid-config':
     case 'bound':
+      return { code: value.tag, message: value.val.message, field: value.val.field };
     case 'unknown':
-      return { code: value.tag, message: value.val };
-    case 'read-only':
-      return { code: value.tag, message: value.val.message, seq: Number(value.val.seq), kind: value.val.kind };
+      return { code: value.tag, message: value.val, field: '' };
+    case 'read-only': {
+      const { seq, kind, message } = value.val;
+      return { code: value.tag, message, field: '', seq: Number(seq), kind };
+    }
     default:
-      return { code: value.tag, message: SAYS[value.tag] };
+      return { code: value.tag, message: SAYS[value.tag], field: '' };
   }
 }

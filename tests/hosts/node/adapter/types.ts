@@ -83,7 +83,7 @@ export interface Rejection {
 export type Result<T> = { ok: T } | { error: Rejection };
 
 /** Why a whole call was refused; nothing was recorded. `seq` and `kind` stand with `read-only` alone. */
-export interface CallError { code: string; message: string; field?: string; seq?: number; kind?: string }
+export interface CallError { code: string; message: string; field: string; seq?: number; kind?: string }
 
 export interface Contender {
   coordinationId: string;
