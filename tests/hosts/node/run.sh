@@ -22,6 +22,9 @@ done
 [ -f "$component" ] || { echo "run.sh: --component FILE is missing" >&2; exit 2; }
 
 PATH=$build/node_modules/.bin:$PATH
+# One build at a time.
+exec 9>"$build/lock"
+flock 9
 project=$build/node
 wanted=$(cd "$here" && find . -type f -print0 | sort -z | xargs -0 cat | cat - "$component" | sha256sum)
 if [ "$(cat "$project/built" 2>/dev/null)" != "$wanted" ]; then
@@ -33,9 +36,11 @@ if [ "$(cat "$project/built" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$project/built"
 fi
 
+exec 9>&-
 program=$1
 shift
 case $program in
+build) exit ;;
 example) exec "$node" "$project/dist/example/main.js" "$@" ;;
 soak) exec "$node" --expose-gc "$project/dist/conformance/main.js" soak --cache "$build/cache" "$@" ;;
 *) exec "$node" "$project/dist/conformance/main.js" "$program" --cache "$build/cache" "$@" ;;
