@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the Node host: run.sh [--newer] vectors|rate|soak|example ARGS… after setup.sh. With --newer under the newer Node that
+# Runs the Node host: run.sh [--newer] vectors|rate|soak|example|killed ARGS… after setup.sh. With --newer under the newer Node that
 # setup.sh got, else under the one in the search path. Builds first what has changed: jco makes the types from the component, tsc
 # checks and compiles.
 set -eu
@@ -11,7 +11,7 @@ if [ "${1-}" = --newer ]; then
     [ -x "$node" ] || { echo "run.sh: setup.sh has got no newer Node" >&2; exit 2; }
     shift
 fi
-[ $# -gt 0 ] || { echo "usage: run.sh [--newer] vectors|rate|soak|example ARGS…" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: run.sh [--newer] vectors|rate|soak|example|killed ARGS…" >&2; exit 2; }
 
 component=
 previous=
@@ -41,7 +41,10 @@ program=$1
 shift
 case $program in
 build) exit ;;
-example) exec "$node" "$project/dist/example/main.js" "$@" ;;
+example | killed)
+    [ $program = example ] && program=main
+    exec "$node" "$project/dist/example/$program.js" --cache "$build/cache" "$@"
+    ;;
 soak) exec "$node" --expose-gc "$project/dist/conformance/main.js" soak --cache "$build/cache" "$@" ;;
 *) exec "$node" "$project/dist/conformance/main.js" "$program" --cache "$build/cache" "$@" ;;
 esac

@@ -1,7 +1,7 @@
 // The example under Node: three agents as processes, one file that two of them need, one person, and a ledger on disk.
 //
-// `main.js --component FILE [--data DIR] [--yes]`. Killed at any moment and started again it goes on where it was. A folder that
-// jco wrote does as well: `--transpiled DIR`.
+// `main.js [--data DIR] [--yes]` with what jco wrote to `gen`, or with the plain `--component FILE`, which needs jco at run time.
+// Killed at any moment and started again it goes on where it was.
 
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -25,6 +25,7 @@ const { values: options } = parseArgs({
   options: {
     component: { type: 'string' },
     transpiled: { type: 'string', default: 'gen' },
+    cache: { type: 'string' },
     data: { type: 'string', default: '.qm2-example' },
     yes: { type: 'boolean', default: false },
   },
@@ -87,7 +88,7 @@ function write(path: string, text: string): void {
 
 const code = options.component === undefined
   ? await transpiled(options.transpiled)
-  : await component(options.component, join(folder, 'gen'));
+  : await component(options.component, options.cache ?? join(folder, 'gen'));
 const store = new SqliteStore(join(folder, 'qm2.db'));
 const crew = new Crew({ start, read, write, person });
 const domain = await Domain.open({
