@@ -1,7 +1,7 @@
 // Serves the page to a headless Chromium that it starts, on this machine alone, and prints what the page says.
 //
-// `server.js vectors|rate|example …`; without a browser (`--serve`) it only serves, for a browser of one's own. Ends with the exit
-// code that the page gives, or 1 when the browser ends before.
+// `server.js vectors|rate|example …`; with `--serve` it only serves, for a browser of one's own. Ends with the exit code that the
+// page gives, or 1 when the browser ends before.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, mkdir, readdir, readFile, rm } from 'node:fs/promises';

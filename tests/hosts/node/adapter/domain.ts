@@ -59,6 +59,9 @@ export class Domain {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Messages that their receiver did not take, and that wait to be offered again. */
   readonly #again = new Set<ReturnType<typeof setTimeout>>();
+  /** Keys of what was handed out before the domain was open. */
+  readonly #opening = new Set<string>();
+  #isOpen = false;
   #closed = false;
 
   private constructor({ store, handlers, now }: Options) {
@@ -81,7 +84,10 @@ export class Domain {
       await domain.advance();
       await domain.call({ call: 'reconcile' });
     }
-    for (const message of left) domain.#deliver(message);
+    // Most of it `reconcile` has just handed out; what it does not know of any more goes out from here.
+    for (const message of left) if (!domain.#opening.has(message.key)) domain.#deliver(message);
+    domain.#opening.clear();
+    domain.#isOpen = true;
     return domain;
   }
 
@@ -164,6 +170,7 @@ export class Domain {
   /** At least once: until it is taken. */
   #deliver(message: Message, againMs = AGAIN_MS.first): void {
     const { key, delivery } = message;
+    if (!this.#isOpen) this.#opening.add(key);
     this.#guarded(async () => {
       try {
         await this.#handlers.deliver(message);

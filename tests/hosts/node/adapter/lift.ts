@@ -77,7 +77,9 @@ function outcome(value: wit.Outcome): json.Outcome {
   }
 }
 
-export function result<T, U>(value: { tag: 'ok'; val: T } | { tag: 'err'; val: wit.Rejection }, ok: (value: T) => U): json.Result<U> {
+type WitResult<T> = { tag: 'ok'; val: T } | { tag: 'err'; val: wit.Rejection };
+
+export function result<T, U>(value: WitResult<T>, ok: (value: T) => U): json.Result<U> {
   return value.tag === 'ok' ? { ok: ok(value.val) } : { error: rejection(value.val) };
 }
 

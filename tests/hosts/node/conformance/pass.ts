@@ -1,9 +1,10 @@
-// All vectors through one door, in both passes; the same in Node and in a browser.
+// All vectors through one door, in both passes, and requests of the wrong form; the same in Node and in a browser.
 
 import type { OpenDoor } from '../adapter/door.ts';
 import { faulty } from './faulty.ts';
 import { plain } from './plain.ts';
 import type { Vector } from './vector.ts';
+import { wrong } from './wrong.ts';
 
 export interface Tally {
   vectors: number;
@@ -23,6 +24,12 @@ export async function pass(
 ): Promise<Tally> {
   const started = performance.now();
   const tally = { vectors: vectors.size, passed: 0, rebuilds: 0, seconds: 0 };
+  try {
+    wrong(open);
+  } catch (error) {
+    failed('requests of the wrong form', String(error));
+    return tally;
+  }
   for (const [name, vector] of vectors) {
     try {
       await plain(vector, open);

@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/** After these many lines of the first life, and of the second: at the start, while the file is written, while a person is asked. */
+/** Lines after which a life ends: at the start, while the file is written, while a person is asked; some are killed twice. */
 const KILLS = [[1], [7], [11, 12], [24], [32], [33, 8]];
 
 /** Runs it until its end, or until it has said so many lines. */
