@@ -47,14 +47,32 @@ struct State {
     closing: bool,
     /// Set once nothing is recorded any more: who waits for reports need not.
     silent: bool,
-    attempts: HashMap<String, Attempt>,
+    /// By key, so those of a coordination stand together.
+    attempts: BTreeMap<String, Attempt>,
     /// Questions to people that nobody has settled.
     questions: HashMap<String, Question>,
     /// By question and level, the keys of those that did not reach anybody.
     unreached: HashMap<String, BTreeSet<String>>,
     /// Reports that their owners have not acknowledged.
     reports: BTreeMap<String, Message>,
-    owners: Vec<(String, mpsc::UnboundedSender<Message>)>,
+    /// Who reads them: by owner, and by coordination where only its reports are wanted.
+    readers: HashMap<(String, Option<String>), Vec<mpsc::UnboundedSender<Message>>>,
+    /// How many are looked through for those who went away.
+    readers_max: usize,
+}
+
+impl State {
+    /// Forgets those who went away without a report that would have shown it; rarely, so that it costs nothing to speak of.
+    fn forget_readers(&mut self) {
+        if self.readers.len() < self.readers_max {
+            return;
+        }
+        self.readers.retain(|_, readers| {
+            readers.retain(|sender| !sender.is_closed());
+            !readers.is_empty()
+        });
+        self.readers_max = (2 * self.readers.len()).max(64);
+    }
 }
 
 /// An attempt that was handed out and whose end is not settled.
@@ -115,17 +133,25 @@ impl Delivery {
         }
     }
 
-    /// Reports to an owner session: those that wait, then those that come.
-    pub(crate) fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Message> {
+    /// Reports to an owner session, of all coordinations or of one: those that wait, then those that come.
+    pub(crate) fn reports(
+        &self,
+        owner: &str,
+        coordination_id: Option<&str>,
+    ) -> mpsc::UnboundedReceiver<Message> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.lock();
         for message in state.reports.values() {
-            if message.envelope.target_session == owner {
+            let envelope = &message.envelope;
+            let is_wanted = coordination_id.is_none_or(|id| id == envelope.coordination_id);
+            if envelope.target_session == owner && is_wanted {
                 let _ = sender.send(message.clone());
             }
         }
         if !state.silent {
-            state.owners.push((owner.to_owned(), sender));
+            state.forget_readers();
+            let wanted = (owner.to_owned(), coordination_id.map(str::to_owned));
+            state.readers.entry(wanted).or_default().push(sender);
         }
         receiver
     }
@@ -134,17 +160,18 @@ impl Delivery {
     pub(crate) fn fall_silent(&self) {
         let mut state = self.lock();
         state.silent = true;
-        state.owners.clear();
+        state.readers.clear();
     }
 
     /// Waits until no attempt of a coordination is at work.
     pub(crate) async fn idle(&self, coordination_id: &str) {
         let mut at_work = self.at_work.subscribe();
         let of_coordination = || {
-            self.lock().attempts.values().any(|attempt| {
-                attempt.stage == Stage::Started
-                    && attempt.execute.coordination_id == coordination_id
-            })
+            // No id holds either character, and the second follows the first.
+            let of_it = format!("{coordination_id}:")..format!("{coordination_id};");
+            let state = self.lock();
+            let mut attempts = state.attempts.range(of_it);
+            attempts.any(|(_, attempt)| attempt.stage == Stage::Started)
         };
         while of_coordination() && at_work.changed().await.is_ok() {}
     }
@@ -356,10 +383,17 @@ impl Delivery {
         let (lane, priority) = (message.lane.clone(), message.priority);
         let work = Entry::of(async move {
             let mut state = this.lock();
-            let to = &message.envelope.target_session;
-            state.owners.retain(|(_, sender)| !sender.is_closed());
-            for (_, sender) in state.owners.iter().filter(|(session, _)| session == to) {
-                let _ = sender.send(message.clone());
+            let envelope = &message.envelope;
+            for of_one in [true, false] {
+                let id = of_one.then(|| envelope.coordination_id.clone());
+                let wanted = (envelope.target_session.clone(), id);
+                let Some(readers) = state.readers.get_mut(&wanted) else {
+                    continue;
+                };
+                readers.retain(|sender| sender.send(message.clone()).is_ok());
+                if readers.is_empty() {
+                    state.readers.remove(&wanted);
+                }
             }
         });
         let work = work.priority(priority).warn_after(None);

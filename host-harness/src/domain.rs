@@ -84,7 +84,7 @@ impl Domain {
     /// [`Call::Acknowledge`].
     #[must_use]
     pub fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Message> {
-        self.0.delivery.reports(owner)
+        self.0.delivery.reports(owner, None)
     }
 
     /// Waits until no agent of a coordination is at work in this process and what they said is settled.

@@ -64,7 +64,8 @@ impl Domain {
     pub async fn run(&self, plan: &str) -> Result<Ended> {
         let parsed = self.parse(plan)?;
         // Before the plan is submitted, so that no report is missed.
-        let mut reports = self.reports(&parsed.owner_session);
+        let (owner, id) = (&parsed.owner_session, &parsed.coordination_id);
+        let mut reports = self.0.delivery.reports(owner, Some(id));
         let receipt = self.submit_parsed(&parsed, plan).await??;
         let mut is_final = receipt.terminal.is_some();
         while !is_final {
@@ -73,9 +74,6 @@ impl Domain {
                 self.submit_parsed(&parsed, plan).await??;
                 return Err(HostError::Closed);
             };
-            if report.envelope.coordination_id != parsed.coordination_id {
-                continue;
-            }
             // The report without a step is that of the end; it is acknowledged with all others below.
             is_final = report.envelope.step_id.is_none();
             if !is_final {
