@@ -1,4 +1,5 @@
-//! Builds the component (`qm2-guest`) for wasm32-unknown-unknown and tells the library where it is.
+//! Builds the component (`qm2-guest`) and the core module (`qm2-module`) for wasm32-unknown-unknown and tells the library
+//! where they are.
 //!
 //! Needs no tool beside rustup's toolchain: the linker `wasm-component-ld` ships inside it. A missing target is added
 //! once, and said so. Does not check what the component imports; a test does.
@@ -6,18 +7,30 @@
 #[path = "build/guest.rs"]
 mod guest;
 
-use guest::{TARGET, Tools};
+use guest::{Artifact, TARGET, Tools};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// First bytes of a component; those of a core module differ in the fifth.
-const MAGIC: &[u8] = b"\0asm\x0d\0\x01\0";
+/// A file that was built before, the variable that names it to the library, what is built else, and its first bytes.
+const ARTIFACTS: [(&str, &str, Artifact, &[u8]); 2] = [
+    (
+        "QM2_WASM_PREBUILT",
+        "QM2_WASM",
+        guest::COMPONENT,
+        b"\0asm\x0d\0\x01\0",
+    ),
+    (
+        "QM2_CORE_WASM_PREBUILT",
+        "QM2_CORE_WASM",
+        guest::CORE_MODULE,
+        b"\0asm\x01\0\0\0",
+    ),
+];
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=QM2_WASM_PREBUILT");
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the package lies in the workspace")
@@ -25,8 +38,10 @@ fn main() {
     for path in [
         "guest/src",
         "guest/core/src",
+        "guest/module/src",
         "guest/Cargo.toml",
         "guest/core/Cargo.toml",
+        "guest/module/Cargo.toml",
         "wit",
         "Cargo.toml",
         "Cargo.lock",
@@ -34,34 +49,37 @@ fn main() {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    let wasm = match env::var_os("QM2_WASM_PREBUILT") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            // The same tools that compile this workspace.
-            let (cargo, rustc) = (variable("CARGO"), variable("RUSTC"));
-            let tools = Tools {
-                cargo: &cargo,
-                rustc: &rustc,
-            };
-            add_target_if_missing(&tools);
-            guest::build(
-                &tools,
-                &root,
-                &PathBuf::from(variable("OUT_DIR")).join("guest"),
-                guest::PACKAGE,
-                &[],
-            )
-        }
-    };
-    let bytes = fs::read(&wasm)
-        .unwrap_or_else(|e| panic!("the component {} is not readable: {e}", wasm.display()));
-    assert!(
-        bytes.starts_with(MAGIC),
-        "{} is not a component: it must begin with {MAGIC:?}",
-        wasm.display()
-    );
-    println!("cargo::rerun-if-changed={}", wasm.display());
-    println!("cargo::rustc-env=QM2_WASM={}", wasm.display());
+    let mut is_target_there = false;
+    for (prebuilt, tells, artifact, magic) in ARTIFACTS {
+        println!("cargo::rerun-if-env-changed={prebuilt}");
+        let wasm = match env::var_os(prebuilt) {
+            Some(path) => PathBuf::from(path),
+            None => {
+                // The same tools that compile this workspace.
+                let (cargo, rustc) = (variable("CARGO"), variable("RUSTC"));
+                let tools = Tools {
+                    cargo: &cargo,
+                    rustc: &rustc,
+                };
+                if !is_target_there {
+                    add_target_if_missing(&tools);
+                    is_target_there = true;
+                }
+                let out = PathBuf::from(variable("OUT_DIR")).join("guest");
+                guest::build(&tools, &root, &out, artifact, &[])
+            }
+        };
+        let bytes =
+            fs::read(&wasm).unwrap_or_else(|e| panic!("{} is not readable: {e}", wasm.display()));
+        assert!(
+            bytes.starts_with(magic),
+            "{} is not what {} is: it must begin with {magic:?}",
+            wasm.display(),
+            artifact.package
+        );
+        println!("cargo::rerun-if-changed={}", wasm.display());
+        println!("cargo::rustc-env={tells}={}", wasm.display());
+    }
 }
 
 fn variable(name: &str) -> OsString {

@@ -9,7 +9,7 @@ pub mod guest;
 use crate::program::{Directory, root};
 use guest::Tools;
 use qm2_core::digest::sha256_hex;
-use qm2_host::COMPONENT;
+use qm2_host::{COMPONENT, CORE_MODULE};
 use serde_json::json;
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -17,9 +17,9 @@ use std::fs;
 use std::path::Path;
 
 /// What it may have now, in bytes, so that growth is seen. 400 000 is where it has to come down to.
-const BYTES_MAX: usize = 510_000;
+const BYTES_MAX: usize = 550_000;
 /// What is needed to build the component; cargo looks at every member of the workspace.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     ".cargo",
     "Cargo.lock",
     "Cargo.toml",
@@ -27,6 +27,7 @@ const SOURCES: [&str; 11] = [
     "host-harness",
     "rust-toolchain.toml",
     "tests/hostile/guest",
+    "tests/hosts/wasmtime",
     "tests/main.rs",
     "tests/program.rs",
     "wit",
@@ -51,7 +52,7 @@ fn it_imports_the_host_interfaces_and_nothing_else() {
     let imports = ["event-stream", "hooks", "lanes", "queue", "types"]
         .map(|name| format!("qm2:coordination/{name}@0.1.0"));
     assert_eq!(names("imports"), imports);
-    let exports = ["arbitration", "coordination", "recovery"]
+    let exports = ["arbitration", "coordination", "json", "recovery"]
         .map(|name| format!("qm2:coordination/{name}@0.1.0"));
     assert_eq!(names("exports"), exports);
     assert!(!inspected.stdout.contains("wasi"), "{inspected:?}");
@@ -76,17 +77,20 @@ fn it_names_no_folder_of_the_machine_that_built_it() {
         if text.is_empty() {
             continue;
         }
-        let found = COMPONENT
-            .windows(text.len())
-            .any(|window| window == text.as_bytes());
-        assert!(!found, "the component names {text}");
+        assert!(!names(text), "the component names {text}");
     }
     for part in ["/home/", "/Users/", "registry/src"] {
-        let found = COMPONENT
-            .windows(part.len())
-            .any(|window| window == part.as_bytes());
-        assert!(!found, "the component names {part}");
+        assert!(!names(part), "the component names {part}");
     }
+}
+
+/// Whether a text stands in one of the artifacts.
+fn names(text: &str) -> bool {
+    let names = |artifact: &[u8]| {
+        let mut windows = artifact.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    };
+    names(COMPONENT) || names(CORE_MODULE)
 }
 
 #[test]
@@ -106,16 +110,22 @@ fn it_is_the_same_when_it_is_built_in_another_folder() {
         rustc: OsStr::new(&rustc),
     };
     let out = folder.path().join("out");
-    let built = fs::read(guest::build(&tools, &elsewhere, &out, guest::PACKAGE, &[]))
-        .expect("the component");
-    assert_eq!(
-        sha256_hex(&[&built]),
-        sha256_hex(&[COMPONENT]),
-        "built elsewhere the component has {} bytes, the embedded one has {}; was a source changed since this test was \
-         compiled, or a prebuilt component embedded?",
-        built.len(),
-        COMPONENT.len()
-    );
+    for (artifact, embedded) in [
+        (guest::COMPONENT, COMPONENT),
+        (guest::CORE_MODULE, CORE_MODULE),
+    ] {
+        let built = guest::build(&tools, &elsewhere, &out, artifact, &[]);
+        let built = fs::read(built).expect("the artifact");
+        assert_eq!(
+            sha256_hex(&[&built]),
+            sha256_hex(&[embedded]),
+            "{} built elsewhere has {} bytes, the embedded one has {}; was a source changed since this test was compiled, \
+             or a prebuilt one embedded?",
+            artifact.package,
+            built.len(),
+            embedded.len()
+        );
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -9,7 +9,7 @@ mod bindings {
     export!(Component);
 }
 
-use bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
+use bindings::exports::qm2::coordination::{arbitration, coordination, json, recovery};
 use bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types as wit};
 use qm2_core::arbitration as contest;
 use qm2_core::claim;
@@ -250,6 +250,49 @@ impl recovery::Guest for Component {
     fn state_digest() -> Result<String, wit::CallError> {
         with(|machine| machine.state_digest())
     }
+}
+
+/// Every function of the JSON door is the same one under its name.
+macro_rules! doors {
+    ($($function:ident $name:literal)*) => {
+        impl json::Guest for Component { $(
+            fn $function(request: String) -> String {
+                door($name, &request)
+            }
+        )* }
+    };
+}
+
+doors! {
+    configure "configure"
+    submit_plan "submit-plan"
+    submit "submit"
+    acknowledge "acknowledge"
+    advance "advance"
+    next_deadline "next-deadline"
+    notice "notice"
+    verdict "verdict"
+    answer "answer"
+    arbitrate "arbitrate"
+    claim "claim"
+    renew "renew"
+    release "release"
+    check "check"
+    describe "describe"
+    explain_wait "explain-wait"
+    head "head"
+    replay "replay"
+    snapshot "snapshot"
+    restore "restore"
+    reconcile "reconcile"
+    state_digest "state-digest"
+}
+
+#[inline(never)]
+fn door(function: &str, request: &str) -> String {
+    qm2_core::door::answer(function, request, &mut |call| {
+        machine().call(&mut Imports, call)
+    })
 }
 
 type OneAnswer = Result<Result<wit::Receipt, wit::Rejection>, wit::CallError>;
@@ -754,8 +797,8 @@ fn from_rejection(rejection: receipt::Rejection) -> wit::Rejection {
 fn from_call_error(error: CallError) -> wit::CallError {
     match error {
         CallError::Disabled => wit::CallError::Disabled,
-        CallError::InvalidConfig(says) => wit::CallError::InvalidConfig(says),
-        CallError::Bound(says) => wit::CallError::Bound(says),
+        CallError::InvalidConfig(blame) => wit::CallError::InvalidConfig(from_blame(blame)),
+        CallError::Bound(blame) => wit::CallError::Bound(from_blame(blame)),
         CallError::Busy => wit::CallError::Busy,
         CallError::LedgerUnavailable => wit::CallError::LedgerUnavailable,
         CallError::Rebuild => wit::CallError::Rebuild,
@@ -770,4 +813,9 @@ fn from_call_error(error: CallError) -> wit::CallError {
         }),
         CallError::Unknown(what) => wit::CallError::Unknown(what),
     }
+}
+
+fn from_blame(blame: receipt::Blame) -> wit::Blame {
+    let receipt::Blame { field, message } = blame;
+    wit::Blame { field, message }
 }

@@ -20,28 +20,45 @@ pub struct Tools<'a> {
     pub rustc: &'a OsStr,
 }
 
-/// The component that is shipped.
-pub const PACKAGE: &str = "qm2-guest";
+/// What is built: a package, and what links it.
+#[derive(Clone, Copy)]
+pub struct Artifact {
+    /// Name of the package.
+    pub package: &'static str,
+    /// A linker that ships inside the toolchain: one makes components, the other core modules.
+    pub linker: &'static str,
+}
 
-/// Builds the component of a package of the checkout `root` in the target folder `out`, which is its own: an outer cargo
-/// holds the lock of the usual one. Gives the path of the component.
+/// The component that is shipped.
+pub const COMPONENT: Artifact = Artifact {
+    package: "qm2-guest",
+    linker: "wasm-component-ld",
+};
+
+/// The same engine as a core module.
+#[allow(dead_code)] // Not everyone who shares this file builds it.
+pub const CORE_MODULE: Artifact = Artifact {
+    package: "qm2-module",
+    linker: "rust-lld",
+};
+
+/// Builds an artifact of the checkout `root` in the target folder `out`, which is its own: an outer cargo holds the lock of
+/// the usual one. Gives the path of the file.
 pub fn build(
     tools: &Tools<'_>,
     root: &Path,
     out: &Path,
-    package: &str,
+    artifact: Artifact,
     features: &[&str],
 ) -> PathBuf {
+    let Artifact { package, linker } = artifact;
     let status = Command::new(tools.cargo)
         .current_dir(root)
         .args(["build", "--locked", "--package", package])
         .args(["--features", &features.join(",")])
         .args(["--profile", "guest", "--target", TARGET, "--target-dir"])
         .arg(out)
-        .env(
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
-            "wasm-component-ld",
-        )
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
         // And none of the flags meant for the host's own code.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
@@ -62,7 +79,7 @@ pub fn build(
         .unwrap_or_else(|e| panic!("cargo does not run: {e}"));
     assert!(
         status.success(),
-        "the component did not build; its errors stand above"
+        "{package} did not build; its errors stand above"
     );
     let file = package.replace('-', "_") + ".wasm";
     out.join(TARGET).join("guest").join(file)

@@ -4,7 +4,7 @@
 //! nor one that means harm gets a line into the ledger that would break it, a key into a path, or more into memory than its
 //! host allows. Does not judge what it decides; `qm2 ledger verify` does.
 
-use qm2_core::call::{Answer, Call};
+use qm2_core::call::{self, Answer, Call};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::id::{check_id, check_session, split_attempt_key, split_number, split_report_key};
 use qm2_core::ledger::Chain;
@@ -53,11 +53,10 @@ impl Allowance {
         }
     }
 
-    /// Begins a call.
-    pub(crate) fn begin(&mut self, call: &Call) {
-        let silent =
-            call.is_reading() || matches!(call, Call::Replay { .. } | Call::Restore { .. });
-        self.silent = silent.then(|| call.name());
+    /// Begins a call of a function.
+    pub(crate) fn begin(&mut self, function: &'static str) {
+        let silent = call::reads(function) || ["replay", "restore"].contains(&function);
+        self.silent = silent.then_some(function);
         (self.appended, self.acted) = (false, false);
     }
 

@@ -14,8 +14,8 @@ use qm2_core::message::{
     Caller, HookKind, HookVerdict, HumanVerdict, Message, Notice, NoticeKind, Role,
 };
 use qm2_core::receipt::{
-    CallError, Head, LedgerFault, LedgerFaultKind, PlanReceipt, Problem, Receipt, ReceiptStatus,
-    Rejection, RejectionCode, Remedy, SnapshotChunk,
+    Blame, CallError, Head, LedgerFault, LedgerFaultKind, PlanReceipt, Problem, Receipt,
+    ReceiptStatus, Rejection, RejectionCode, Remedy, SnapshotChunk,
 };
 
 /// One line an enum whose cases have the same names on both sides, in the directions that are used.
@@ -343,8 +343,8 @@ pub(crate) fn rejection_from_wit(value: wit::Rejection) -> Rejection {
 pub(crate) fn call_error_from_wit(value: wit::CallError) -> CallError {
     match value {
         wit::CallError::Disabled => CallError::Disabled,
-        wit::CallError::InvalidConfig(says) => CallError::InvalidConfig(says),
-        wit::CallError::Bound(says) => CallError::Bound(says),
+        wit::CallError::InvalidConfig(blame) => CallError::InvalidConfig(blame_from_wit(blame)),
+        wit::CallError::Bound(blame) => CallError::Bound(blame_from_wit(blame)),
         wit::CallError::Busy => CallError::Busy,
         wit::CallError::LedgerUnavailable => CallError::LedgerUnavailable,
         wit::CallError::Rebuild => CallError::Rebuild,
@@ -354,6 +354,13 @@ pub(crate) fn call_error_from_wit(value: wit::CallError) -> CallError {
             message: fault.message,
         }),
         wit::CallError::Unknown(what) => CallError::Unknown(what),
+    }
+}
+
+fn blame_from_wit(value: wit::Blame) -> Blame {
+    Blame {
+        field: value.field,
+        message: value.message,
     }
 }
 

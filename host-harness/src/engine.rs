@@ -8,7 +8,9 @@
 use crate::cache;
 use crate::component::HostState;
 pub use crate::component::ImportFault;
-use crate::component::bindings::exports::qm2::coordination::{arbitration, coordination, recovery};
+use crate::component::bindings::exports::qm2::coordination::{
+    arbitration, coordination, json as door, recovery,
+};
 use crate::component::bindings::qm2::coordination::{event_stream, hooks, lanes, queue, types};
 use crate::component::bindings::{Coordinator, CoordinatorPre};
 use crate::contract::Allowance;
@@ -19,6 +21,7 @@ use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::Envelope;
 use qm2_core::receipt::CallError;
 pub use qm2_core::staged::{HookRequest, Staged};
+use serde_json::json;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +36,13 @@ const TICK: Duration = Duration::from_millis(20);
 /// Tables, and their elements, of an instance: the one of its functions, and those that join its parts.
 const TABLES_MAX: usize = 16;
 const TABLE_ELEMENTS_MAX: usize = 1_000_000;
+/// The interpreter, by the width and byte order of this machine.
+const PULLEY: &str = match (size_of::<usize>(), cfg!(target_endian = "big")) {
+    (8, false) => "pulley64",
+    (8, true) => "pulley64be",
+    (_, false) => "pulley32",
+    (_, true) => "pulley32be",
+};
 /// Core modules of an instance: the program, and what joins it to the imports.
 const CORE_INSTANCES_MAX: usize = 64;
 
@@ -47,6 +57,9 @@ pub struct Sandbox {
     pub staged_bytes_max: usize,
     /// Most ledger lines, messages, keys, and words to hooks of one call, all together.
     pub staged_count_max: usize,
+    /// Whether the component is interpreted (by Pulley) instead of compiled to code of this machine: slower, and with the same
+    /// answers to the byte.
+    pub interpreted: bool,
 }
 
 impl Default for Sandbox {
@@ -57,6 +70,7 @@ impl Default for Sandbox {
             call_deadline: Duration::from_secs(30),
             staged_bytes_max: 2 * 1024 * 1024 * 1024,
             staged_count_max: 4_000_000,
+            interpreted: false,
         }
     }
 }
@@ -123,7 +137,9 @@ impl Engine {
         cache_fallback: Option<&Path>,
     ) -> Result<Self> {
         let failed = |e: wasmtime::Error| HostError::Component(format!("{e:#}"));
-        let engine = wasmtime::Engine::new(&config()).map_err(failed)?;
+        let engine = config(sandbox.interpreted)
+            .and_then(|config| wasmtime::Engine::new(&config))
+            .map_err(failed)?;
         let digest = sha256_hex(&[component]).into();
         let component = cache::compiled(&engine, component, cache_fallback)?;
         let pre = link(&engine, &component).map_err(failed)?;
@@ -183,8 +199,11 @@ impl Engine {
 }
 
 /// Same inputs, same bytes, on every platform: nothing that may differ is on.
-fn config() -> Config {
+fn config(interpreted: bool) -> wasmtime::Result<Config> {
     let mut config = Config::new();
+    if interpreted {
+        config.target(PULLEY)?;
+    }
     config
         .wasm_relaxed_simd(false)
         .relaxed_simd_deterministic(true)
@@ -192,7 +211,7 @@ fn config() -> Config {
         .shared_memory(false)
         .cranelift_nan_canonicalization(true)
         .epoch_interruption(true);
-    config
+    Ok(config)
 }
 
 fn link(
@@ -233,6 +252,62 @@ pub struct Instance {
     dead: bool,
 }
 
+type Door = fn(&door::Guest, &mut Store<HostState>, &str) -> wasmtime::Result<String>;
+
+/// The functions of the JSON door.
+static DOORS: [(&str, Door); 22] = [
+    ("configure", |door, store, text| {
+        door.call_configure(store, text)
+    }),
+    ("submit-plan", |door, store, text| {
+        door.call_submit_plan(store, text)
+    }),
+    ("submit", |door, store, text| door.call_submit(store, text)),
+    ("acknowledge", |door, store, text| {
+        door.call_acknowledge(store, text)
+    }),
+    ("advance", |door, store, text| {
+        door.call_advance(store, text)
+    }),
+    ("next-deadline", |door, store, text| {
+        door.call_next_deadline(store, text)
+    }),
+    ("notice", |door, store, text| door.call_notice(store, text)),
+    ("verdict", |door, store, text| {
+        door.call_verdict(store, text)
+    }),
+    ("answer", |door, store, text| door.call_answer(store, text)),
+    ("arbitrate", |door, store, text| {
+        door.call_arbitrate(store, text)
+    }),
+    ("claim", |door, store, text| door.call_claim(store, text)),
+    ("renew", |door, store, text| door.call_renew(store, text)),
+    ("release", |door, store, text| {
+        door.call_release(store, text)
+    }),
+    ("check", |door, store, text| door.call_check(store, text)),
+    ("describe", |door, store, text| {
+        door.call_describe(store, text)
+    }),
+    ("explain-wait", |door, store, text| {
+        door.call_explain_wait(store, text)
+    }),
+    ("head", |door, store, text| door.call_head(store, text)),
+    ("replay", |door, store, text| door.call_replay(store, text)),
+    ("snapshot", |door, store, text| {
+        door.call_snapshot(store, text)
+    }),
+    ("restore", |door, store, text| {
+        door.call_restore(store, text)
+    }),
+    ("reconcile", |door, store, text| {
+        door.call_reconcile(store, text)
+    }),
+    ("state-digest", |door, store, text| {
+        door.call_state_digest(store, text)
+    }),
+];
+
 /// What JSON can say and the WIT cannot: content and a reference to it at once. Sent on, one of them would be lost.
 fn unspeakable(call: &Call) -> Option<CallError> {
     let Call::Submit { envelopes, .. } = call else {
@@ -240,9 +315,9 @@ fn unspeakable(call: &Call) -> Option<CallError> {
     };
     let both = |envelope: &Envelope| envelope.payload.is_some() && envelope.payload_ref.is_some();
     let index = envelopes.iter().position(both)?;
-    Some(CallError::Bound(format!(
-        "envelopes[{index}].payloadRef stands beside payload; one of the two is allowed"
-    )))
+    let field = format!("envelopes[{index}].payloadRef");
+    let says = format!("{field} stands beside payload; one of the two is allowed");
+    Some(CallError::bound(&field, says))
 }
 
 impl Instance {
@@ -258,12 +333,41 @@ impl Instance {
         if let Some(refused) = unspeakable(call) {
             return Ok(Err(refused));
         }
+        let answer = self.guarded(call.name(), |instance| instance.dispatch(call))?;
+        Ok(answer.map_err(convert::call_error_from_wit))
+    }
+
+    /// Calls a function of the JSON door, by its name in the WIT. Answers as `{"error": …}` where there is no such function.
+    ///
+    /// # Errors
+    /// The instance died in this call.
+    pub fn call_json(&mut self, function: &str, request: &str) -> Result<String, Fault> {
+        if self.dead {
+            return Err(Fault::Dead);
+        }
+        let Some(door) = DOORS.iter().find(|(name, _)| *name == function) else {
+            let message = format!("call is {function:?}, no function");
+            let error = json!({"code": "invalid-request", "message": message, "field": "call"});
+            return Ok(json!({ "error": error }).to_string());
+        };
+        self.guarded(door.0, |instance| {
+            let exports = instance.coordinator.qm2_coordination_json();
+            door.1(exports, &mut instance.store, request)
+        })
+    }
+
+    /// Makes a call, with its deadline and what its host still takes; an instance that breaks a bound is dead after it.
+    fn guarded<T>(
+        &mut self,
+        function: &'static str,
+        call: impl FnOnce(&mut Self) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
         self.store.set_epoch_deadline(self.deadline_ticks);
         let host = self.store.data_mut();
         (host.imports, host.fault_struck) = (0, false);
-        host.allowance.begin(call);
-        match self.dispatch(call) {
-            Ok(answer) => Ok(answer.map_err(convert::call_error_from_wit)),
+        host.allowance.begin(function);
+        match call(self) {
+            Ok(answer) => Ok(answer),
             Err(e) => {
                 self.dead = true;
                 // Of a host that died on purpose is looked at what it had taken before.

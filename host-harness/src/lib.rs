@@ -77,6 +77,9 @@ pub use owner::Ended;
 /// The embedded component.
 pub const COMPONENT: &[u8] = include_bytes!(env!("QM2_WASM"));
 
+/// The same engine as a plain core module, for runtimes without components; this host does not use it.
+pub const CORE_MODULE: &[u8] = include_bytes!(env!("QM2_CORE_WASM"));
+
 /// Compiles and runs the host that the README shows.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -2,14 +2,17 @@
 //!
 //! Does not load it.
 
-use crate::component::guest::{self, Tools};
+use crate::component::guest::{self, Artifact, Tools};
 use crate::program::root;
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-const PACKAGE: &str = "qm2-hostile";
+const HOSTILE: Artifact = Artifact {
+    package: "qm2-hostile",
+    ..guest::COMPONENT
+};
 
 /// The one that does what the domain's name says.
 pub fn told() -> &'static [u8] {
@@ -34,6 +37,6 @@ fn build(features: &[&str]) -> Vec<u8> {
         rustc: OsStr::new(&rustc),
     };
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
-    let built = guest::build(&tools, &root(), &out, PACKAGE, features);
+    let built = guest::build(&tools, &root(), &out, HOSTILE, features);
     std::fs::read(built).expect("the component")
 }

@@ -284,7 +284,8 @@ fn r_1_members_of_a_configuration_at_and_past_their_bounds() {
             let Err(CallError::InvalidConfig(says)) = refused else {
                 panic!("{name}: {refused:?}")
             };
-            assert!(says.starts_with(&field(name)), "{name}: {says}");
+            assert!(says.message.starts_with(&field(name)), "{name}: {says:?}");
+            assert!(says.field.starts_with(&field(name)), "{name}: {says:?}");
         }
     }
     for (name, value) in [
@@ -309,7 +310,8 @@ fn r_1_members_of_a_configuration_at_and_past_their_bounds() {
             panic!("{name}: {refused:?}")
         };
         let blamed = name.split('/').next().unwrap_or_default();
-        assert!(says.starts_with(blamed), "{name}: {says}");
+        assert!(says.message.starts_with(blamed), "{name}: {says:?}");
+        assert!(says.field.starts_with(blamed), "{name}: {says:?}");
     }
     s.expect(&[]);
     let most = json!({

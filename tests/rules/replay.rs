@@ -685,7 +685,7 @@ fn r_64_coordinations_of_a_snapshot_out_of_their_order_are_not_taken_in() {
         let Err(CallError::Bound(says)) = &refused else {
             panic!("{refused:?} of {pieces:#?}")
         };
-        assert!(says.contains("is not in its place"), "{says}");
+        assert!(says.message.contains("is not in its place"), "{says:?}");
     }
     // None holds the domain.
     let none = r#"{"v":1,"live":[],"closed":[]}"#.to_owned();
@@ -713,7 +713,7 @@ fn r_64_a_coordination_of_a_snapshot_that_contradicts_itself_is_not_taken_in() {
         let Err(CallError::Bound(says)) = &refused else {
             panic!("{refused:?} of {from} to {to}")
         };
-        assert!(says.contains("contradicts itself"), "{says}");
+        assert!(says.message.contains("contradicts itself"), "{says:?}");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::claim::{self, Mode, Region};
 use crate::codec::{object, words};
 use crate::envelope::Priority;
 use crate::order;
+use crate::take::take;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -207,6 +208,47 @@ words!(OutcomeKind {
 });
 object!(Rule { "resource": req resource, "strategy": req strategy, });
 object!(Owner { "resource": req resource, "session": req session, });
+take!(Rule { "resource": req resource, "strategy": req strategy, });
+take!(Owner { "resource": req resource, "session": req session, });
+take!(Policy {
+    "default": def default,
+    "rules": def rules,
+    "owners": def owners,
+    "highRisk": def high_risk,
+    "preempt": def preempt,
+});
+take!(Contender {
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "attempt": req attempt,
+    "session": req session,
+    "priority": req priority,
+    "claimNumber": req claim_number,
+    "mode": req mode,
+    "baseVersion": opt base_version,
+    "regions": def regions,
+    "token": opt token,
+    "expiresMs": opt expires_ms,
+    "preemptible": def preemptible,
+});
+take!(Contest {
+    "resource": req resource,
+    "atMs": req at_ms,
+    "contenders": req contenders,
+    "holders": def holders,
+});
+object!(write ContenderOutcome {
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "outcome": req outcome,
+    "order": req order,
+});
+object!(write Decision {
+    "stage": req stage,
+    "strategy": req strategy,
+    "outcomes": req outcomes,
+    "reason": req reason,
+});
 object!(Policy {
     "default": req default,
     "rules": req rules,

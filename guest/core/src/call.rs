@@ -346,6 +346,22 @@ mod each {
     }
 }
 
+/// Whether a function leaves the state as it is.
+#[must_use]
+pub fn reads(function: &str) -> bool {
+    [
+        "next-deadline",
+        "arbitrate",
+        "check",
+        "describe",
+        "explain-wait",
+        "head",
+        "snapshot",
+        "state-digest",
+    ]
+    .contains(&function)
+}
+
 impl Call {
     /// The exported function, as the WIT names it.
     #[must_use]
@@ -394,17 +410,7 @@ impl Call {
     /// Whether it leaves the state as it is.
     #[must_use]
     pub fn is_reading(&self) -> bool {
-        matches!(
-            self,
-            Self::NextDeadline
-                | Self::Arbitrate { .. }
-                | Self::Check { .. }
-                | Self::Describe { .. }
-                | Self::ExplainWait { .. }
-                | Self::Head
-                | Self::Snapshot { .. }
-                | Self::StateDigest
-        )
+        reads(self.name())
     }
 
     /// Sets the time of a call that has one.
@@ -441,6 +447,37 @@ impl Call {
             | Self::Release { now_ms, .. }
             | Self::Check { now_ms, .. } => Some(*now_ms),
             _ => None,
+        }
+    }
+}
+
+impl Answer {
+    /// The function that answers, as the WIT names it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Configure => "configure",
+            Self::SubmitPlan(_) => "submit-plan",
+            Self::Submit(_) => "submit",
+            Self::Acknowledge(_) => "acknowledge",
+            Self::Advance(_) => "advance",
+            Self::NextDeadline(_) => "next-deadline",
+            Self::Notice(_) => "notice",
+            Self::Verdict(_) => "verdict",
+            Self::Answer(_) => "answer",
+            Self::Arbitrate(_) => "arbitrate",
+            Self::Claim(_) => "claim",
+            Self::Renew(_) => "renew",
+            Self::Release(_) => "release",
+            Self::Check(_) => "check",
+            Self::Describe(_) => "describe",
+            Self::ExplainWait(_) => "explain-wait",
+            Self::Head(_) => "head",
+            Self::Replay(_) => "replay",
+            Self::Snapshot(_) => "snapshot",
+            Self::Restore(_) => "restore",
+            Self::Reconcile => "reconcile",
+            Self::StateDigest(_) => "state-digest",
         }
     }
 }

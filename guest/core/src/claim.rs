@@ -5,6 +5,7 @@
 use crate::codec::{object, words};
 use crate::id::check_bytes;
 use crate::limit;
+use crate::take::take;
 use serde::{Deserialize, Serialize};
 
 /// How a resource is claimed.
@@ -70,6 +71,8 @@ object!(Claim {
     "baseVersion": opt base_version,
     "regions": req regions,
 });
+take!(Region { "start": req start, "end": req end, });
+take!(Token { "resource": req resource, "token": req token, });
 object!(Token { "resource": req resource, "token": req token, });
 
 /// An extra claim of a running step.
@@ -97,6 +100,17 @@ pub struct ClaimRequest {
     pub regions: Vec<Region>,
 }
 
+take!(ClaimRequest {
+    "coordinationId": req coordination_id,
+    "stepId": req step_id,
+    "attempt": req attempt,
+    "resource": req resource,
+    "mode": def mode,
+    "leaseMs": req lease_ms,
+    "baseVersion": opt base_version,
+    "regions": def regions,
+});
+
 /// What is about to be done with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +120,8 @@ pub enum Access {
     /// The grant must be exclusive.
     Write,
 }
+
+words!(Access { Read = "read", Write = "write", });
 
 /// The normal form of a resource or, with `pattern`, of a pattern: empty and `.` segments dropped, a leading `/` kept.
 ///

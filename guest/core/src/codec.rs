@@ -614,6 +614,13 @@ macro_rules! words {
                 Self::ALL.get(place).copied().unwrap_or(Self::ALL[0])
             }
         }
+
+        impl $crate::take::Take for $type {
+            fn take(at: &$crate::take::At<'_, '_>) -> Self {
+                let place = at.word(Self::WORDS);
+                Self::ALL.get(place).copied().unwrap_or(Self::ALL[0])
+            }
+        }
     };
 }
 

@@ -7,7 +7,8 @@ use crate::codec::object;
 use crate::id::{check_digest, check_id};
 use crate::message::HookKind;
 use crate::policy::{read_owners, read_patterns};
-use crate::read::{Object, Problems, syntax_problem};
+use crate::read::{Object, Problems, blame, syntax_problem};
+use crate::receipt::Blame;
 use crate::{codec, limit, order};
 use serde::{Deserialize, Serialize};
 
@@ -141,30 +142,26 @@ impl Config {
     /// Reads a configuration; members other than `domain` have defaults.
     ///
     /// # Errors
-    /// All problems in one sentence each, separated by `; `.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// All problems in one sentence each, separated by `; `; the first one's member is to blame.
+    pub fn parse(text: &str) -> Result<Self, Blame> {
         if text.len() > limit::CONFIG_BYTES_MAX {
-            return Err(format!(
+            let says = format!(
                 "has {} bytes; {} are allowed",
                 text.len(),
                 limit::CONFIG_BYTES_MAX
-            ));
+            );
+            return Err(Blame::new("$", says));
         }
         let value = serde_json::from_str(text).map_err(|error| {
             let problem = syntax_problem(&error);
-            format!("{} {}", problem.field, problem.message)
+            Blame::new("$", format!("{} {}", problem.field, problem.message))
         })?;
         let problems = Problems::default();
         let config = Object::new(&value, String::new(), None, &problems).map(Self::read);
         let problems = problems.into_inner();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
-            _ => {
-                let says = |problem: &crate::receipt::Problem| {
-                    format!("{} {}", problem.field, problem.message)
-                };
-                Err(problems.iter().map(says).collect::<Vec<_>>().join("; "))
-            }
+            _ => Err(blame(&problems)),
         }
     }
 
@@ -255,6 +252,8 @@ mod tests {
     fn every_problem_is_named_with_its_bound() {
         let says =
             Config::parse(r#"{"maxInFlight":0,"limits":{"batch":1025},"lanes":1}"#).unwrap_err();
+        assert_eq!(says.field, "domain");
+        let says = says.message;
         for part in [
             "domain is missing",
             "maxInFlight is 0",

@@ -6,6 +6,7 @@ use crate::claim::Token;
 use crate::codec::{self, Write, object, words};
 use crate::id::{check_bytes, check_digest, check_id, check_session};
 use crate::limit;
+use crate::take::{At, Take, take};
 use serde::{Deserialize, Serialize};
 
 /// What an envelope asks for.
@@ -257,6 +258,15 @@ words!(Intent { Execute = "execute", Report = "report", Cancel = "cancel", Escal
 words!(Priority { Low = "low", Normal = "normal", High = "high", Critical = "critical", });
 words!(DeliveryMode { BestEffort = "best_effort", AtLeastOnce = "at_least_once", });
 words!(FailureClass { Retryable = "retryable", Permanent = "permanent", Unknown = "unknown", });
+take!(Trace {
+    "runId": opt run_id,
+    "spanId": opt span_id,
+    "causalRef": opt causal_ref,
+    "traceparent": opt traceparent,
+});
+take!(PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
+take!(Question { "number": req number, "text": req text, });
+take!(Extension { "name": req name, "text": req text, });
 object!(Trace {
     "runId": opt run_id,
     "spanId": opt span_id,
@@ -266,6 +276,97 @@ object!(Trace {
 object!(PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
 object!(Question { "number": req number, "text": req text, });
 object!(Extension { "name": req name, "text": req text, });
+
+// Left out while they are empty, and never part of a record.
+object!(write Envelope {
+    "coordinationId": req coordination_id,
+    "stepId": opt step_id,
+    "parentStepId": opt parent_step_id,
+    "attempt": opt attempt,
+    "sourceSession": req source_session,
+    "targetSession": req target_session,
+    "intent": req intent,
+    "priority": req priority,
+    "deliveryMode": req delivery_mode,
+    "deadlineMs": opt deadline_ms,
+    "createdAtMs": req created_at_ms,
+    "trace": set trace,
+    "contentType": opt content_type,
+    "payload": opt payload,
+    "payloadRef": opt payload_ref,
+    "extensions": set extensions,
+    "outcome": opt outcome,
+    "reason": opt reason,
+    "question": opt question,
+    "tokens": set tokens,
+});
+take!(Envelope {
+    "coordinationId": req coordination_id,
+    "stepId": opt step_id,
+    "parentStepId": opt parent_step_id,
+    "attempt": opt attempt,
+    "sourceSession": req source_session,
+    "targetSession": req target_session,
+    "intent": req intent,
+    "priority": def priority,
+    "deliveryMode": def delivery_mode,
+    "deadlineMs": opt deadline_ms,
+    "createdAtMs": def created_at_ms,
+    "trace": def trace,
+    "contentType": opt content_type,
+    "payload": opt payload,
+    "payloadRef": opt payload_ref,
+    "extensions": def extensions,
+    "outcome": opt outcome,
+    "reason": opt reason,
+    "question": opt question,
+    "tokens": def tokens,
+});
+
+impl Take for Outcome {
+    fn take(at: &At<'_, '_>) -> Self {
+        match at.case(&["completed", "failed", "progress"]) {
+            (1, Some(case)) => {
+                let failure = case.take::<Failure>("failed");
+                Self::Failed {
+                    class: failure.class,
+                    code: failure.code,
+                    message: failure.message,
+                }
+            }
+            (2, Some(case)) => case.take::<Progress>("progress").into(),
+            (place, case) => {
+                if place > 0 || case.is_some() {
+                    at.wrong("\"completed\", or an object of failed or progress");
+                }
+                Self::Completed
+            }
+        }
+    }
+}
+
+/// What stands in an outcome that failed.
+struct Failure {
+    class: FailureClass,
+    code: String,
+    message: String,
+}
+
+/// What stands in an outcome of one that goes on.
+struct Progress {
+    number: u64,
+}
+
+impl From<Progress> for Outcome {
+    fn from(progress: Progress) -> Self {
+        Self::Progress {
+            number: progress.number,
+        }
+    }
+}
+
+take!(Failure { "class": req class, "code": req code, "message": req message, });
+take!(Progress { "number": req number, });
 
 impl Write for Outcome {
     fn write(&self, out: &mut Vec<u8>) {

@@ -135,14 +135,19 @@ impl Machine {
             .map_or(limit::PAYLOAD_BYTES_MAX, |config| {
                 config.limits.payload_bytes
             });
-        self.batch(host, now_ms, envelopes.len(), &|state, now_ms, index| {
-            let envelope = &envelopes[index];
-            (
-                envelope.coordination_id.as_str().into(),
-                envelope.step_id.as_deref().map(Name::from),
-                decide_envelope(state, now_ms, caller, envelope, most),
-            )
-        })
+        self.batch(
+            host,
+            now_ms,
+            ("envelopes", envelopes.len()),
+            &|state, now_ms, index| {
+                let envelope = &envelopes[index];
+                (
+                    envelope.coordination_id.as_str().into(),
+                    envelope.step_id.as_deref().map(Name::from),
+                    decide_envelope(state, now_ms, caller, envelope, most),
+                )
+            },
+        )
     }
 
     /// Acknowledges reports; see the WIT.
@@ -156,7 +161,7 @@ impl Machine {
         now_ms: u64,
         keys: &[String],
     ) -> Result<Vec<Answered<Receipt>>, CallError> {
-        self.batch(host, now_ms, keys.len(), &|state, _, index| {
+        self.batch(host, now_ms, ("keys", keys.len()), &|state, _, index| {
             let key = &keys[index];
             let seq = crate::id::split_report_key(key);
             let id = seq.and_then(|seq| state.index.reports.get(&seq)).cloned();
@@ -178,22 +183,27 @@ impl Machine {
         now_ms: u64,
         notices: &[Notice],
     ) -> Result<Vec<Answered<Receipt>>, CallError> {
-        self.batch(host, now_ms, notices.len(), &|state, now_ms, index| {
-            let notice = &notices[index];
-            if let Some((id, step)) = escalation::place_of(state, &notice.key) {
-                return (id, Some(step), decide_notice(state, now_ms, notice));
-            }
-            let key = notice
-                .key
-                .strip_prefix(crate::message::PROBE_PREFIX)
-                .unwrap_or(&notice.key);
-            let (id, step, _) = crate::id::split_attempt_key(key).unwrap_or_default();
-            (
-                id.into(),
-                Some(step.into()),
-                decide_notice(state, now_ms, notice),
-            )
-        })
+        self.batch(
+            host,
+            now_ms,
+            ("notices", notices.len()),
+            &|state, now_ms, index| {
+                let notice = &notices[index];
+                if let Some((id, step)) = escalation::place_of(state, &notice.key) {
+                    return (id, Some(step), decide_notice(state, now_ms, notice));
+                }
+                let key = notice
+                    .key
+                    .strip_prefix(crate::message::PROBE_PREFIX)
+                    .unwrap_or(&notice.key);
+                let (id, step, _) = crate::id::split_attempt_key(key).unwrap_or_default();
+                (
+                    id.into(),
+                    Some(step.into()),
+                    decide_notice(state, now_ms, notice),
+                )
+            },
+        )
     }
 
     /// Takes the answer of the hooks; see the WIT.
@@ -515,8 +525,9 @@ impl Machine {
     pub fn restore(&mut self, chunk: &str, last: bool) -> Result<Head, CallError> {
         self.usable()?;
         if self.state.head.seq > 0 {
-            return Err(CallError::Bound(
-                "restore into an instance that has records".into(),
+            return Err(CallError::bound(
+                "chunk",
+                "restore into an instance that has records",
             ));
         }
         self.spent = true;
@@ -610,7 +621,7 @@ impl Machine {
         now_ms: u64,
         decide: &Decide<'_>,
     ) -> Result<Answered<Receipt>, CallError> {
-        let mut answers = self.batch(host, now_ms, 1, decide)?;
+        let mut answers = self.batch(host, now_ms, ("", 1), decide)?;
         answers.pop().ok_or(CallError::Rebuild)
     }
 
@@ -619,7 +630,7 @@ impl Machine {
         &mut self,
         host: &mut dyn Host,
         now_ms: u64,
-        count: usize,
+        (inputs, count): (&str, usize),
         decide: &Decide<'_>,
     ) -> Result<Vec<Answered<Receipt>>, CallError> {
         self.usable()?;
@@ -629,9 +640,8 @@ impl Machine {
             .config()
             .map_or(limit::BATCH_MAX, |config| config.limits.batch);
         if count as u64 > most {
-            return Err(CallError::Bound(format!(
-                "{count} inputs in one call; {most} are allowed"
-            )));
+            let says = format!("{count} inputs in one call; {most} are allowed");
+            return Err(CallError::bound(inputs, says));
         }
         let mut call = self.begin(now_ms)?;
         let mut answers = Vec::with_capacity(count);
@@ -868,5 +878,5 @@ fn check_now(now_ms: u64) -> Result<(), CallError> {
         return Ok(());
     }
     let says = format!("now-ms is {now_ms}; 0..{} are allowed", limit::TIME_MS_MAX);
-    Err(CallError::Bound(says))
+    Err(CallError::bound("nowMs", says))
 }

@@ -4,6 +4,7 @@
 
 use crate::codec::{object, words};
 use crate::envelope::{DeliveryMode, Envelope, Priority};
+use crate::take::{At, Take, take};
 use serde::{Deserialize, Serialize};
 
 /// Lane of execute, cancel and probe.
@@ -140,9 +141,42 @@ words!(HookKind {
     CoordinationEnded = "coordination_ended",
     MessageUndelivered = "message_undelivered",
 });
+words!(NoticeKind {
+    UnknownTarget = "unknown-target",
+    Dropped = "dropped",
+    HostLost = "host-lost",
+    Taken = "taken",
+    Unreachable = "unreachable",
+});
 words!(HumanVerdict { Approve = "approve", Deny = "deny", Completed = "completed", });
 words!(Role { User = "user", Operator = "operator", Admin = "admin", Owner = "owner", });
+take!(Caller { "session": req session, "role": opt role, });
+take!(Notice { "key": req key, "kind": req kind, });
+object!(write Message {
+    "key": req key,
+    "delivery": req delivery,
+    "lane": req lane,
+    "priority": req priority,
+    "deliveryMode": req delivery_mode,
+    "deadlineMs": opt deadline_ms,
+    "envelope": req envelope,
+});
 object!(Caller { "session": req session, "role": opt role, });
+
+impl Take for HookVerdict {
+    fn take(at: &At<'_, '_>) -> Self {
+        match at.case(&["no_opinion", "deny", "review"]) {
+            (1, Some(case)) => Self::Deny(case.take("deny")),
+            (2, None) => Self::Review,
+            (place, case) => {
+                if place > 0 || case.is_some() {
+                    at.wrong("\"no_opinion\", \"review\", or an object of deny");
+                }
+                Self::NoOpinion
+            }
+        }
+    }
+}
 
 /// The imports of the component, as the core sees them.
 ///

@@ -3,7 +3,7 @@
 //! Knows forms and bounds of single members; what members mean together is checked by who reads them.
 
 use crate::limit::INTEGER_MAX;
-use crate::receipt::Problem;
+use crate::receipt::{Blame, Problem};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -13,7 +13,8 @@ pub(crate) type Problems = RefCell<Vec<Problem>>;
 
 /// A JSON object that is being read, member by member.
 pub(crate) struct Object<'a> {
-    members: &'a Map<String, Value>,
+    /// None where the whole object is absent or no object, which is noted.
+    members: Option<&'a Map<String, Value>>,
     path: String,
     step_id: Option<String>,
     known: RefCell<Vec<&'static str>>,
@@ -30,7 +31,7 @@ impl<'a> Object<'a> {
     ) -> Option<Self> {
         if let Value::Object(members) = value {
             return Some(Self {
-                members,
+                members: Some(members),
                 path,
                 step_id,
                 known: RefCell::default(),
@@ -105,7 +106,7 @@ impl<'a> Object<'a> {
     /// A member as it stands; null is a problem, since an absent member is left out.
     pub(crate) fn get(&self, name: &'static str) -> Option<&'a Value> {
         self.known.borrow_mut().push(name);
-        match self.members.get(name) {
+        match self.members?.get(name) {
             Some(Value::Null) => {
                 self.problem(name, "wrong-type", "is null; leave an absent member out");
                 None
@@ -116,7 +117,10 @@ impl<'a> Object<'a> {
 
     /// Notes the absence of a member that must be there.
     pub(crate) fn require(&self, name: &'static str) {
-        if !self.members.contains_key(name) {
+        if self
+            .members
+            .is_some_and(|members| !members.contains_key(name))
+        {
             self.problem(name, "missing", "is missing");
         }
     }
@@ -250,7 +254,7 @@ impl<'a> Object<'a> {
     }
 
     #[inline(never)]
-    fn unknown_word(&self, name: &str, word: &str, words: &[&str]) {
+    pub(crate) fn unknown_word(&self, name: &str, word: &str, words: &[&str]) {
         let says = format!("is {word}; one of {} is expected", words.join(", "));
         self.problem(name, "out-of-bound", says);
     }
@@ -273,7 +277,7 @@ impl<'a> Object<'a> {
 
     /// Whether a member is a list without entries, which is not the same as one without a good entry.
     pub(crate) fn is_empty_list(&self, name: &str) -> bool {
-        matches!(self.members.get(name), Some(Value::Array(values)) if values.is_empty())
+        matches!(self.members.and_then(|members| members.get(name)), Some(Value::Array(values)) if values.is_empty())
     }
 
     /// An object within this one.
@@ -297,14 +301,31 @@ impl<'a> Object<'a> {
         )
     }
 
+    /// A value within this one, which stands at a name, as an object; one without members where it is none.
+    pub(crate) fn at(&self, name: &str, value: Option<&'a Value>) -> Self {
+        let (path, step_id) = (self.path_of(name), self.step_id.clone());
+        let object = value.and_then(|value| Self::new(value, path, step_id, self.problems));
+        object.unwrap_or(Self {
+            members: None,
+            path: String::new(),
+            step_id: None,
+            known: RefCell::default(),
+            problems: self.problems,
+        })
+    }
+
+    /// The name of its member, if there is no other.
+    pub(crate) fn only_name(&self) -> Option<&'a str> {
+        let mut names = self.members?.keys();
+        let first = names.next()?;
+        names.next().is_none().then_some(first)
+    }
+
     /// Notes every member that nobody asked for.
     pub(crate) fn done(self) {
         let known = self.known.borrow();
-        for name in self
-            .members
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-        {
+        let members = self.members.into_iter().flat_map(Map::keys);
+        for name in members.filter(|name| !known.contains(&name.as_str())) {
             let says = format!("is unknown; known here are {}", known.join(", "));
             self.problem(name, "unknown-member", says);
         }
@@ -312,7 +333,7 @@ impl<'a> Object<'a> {
 }
 
 /// What a JSON value is, for a sentence.
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a truth value",
@@ -321,6 +342,14 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
+}
+
+/// Problems as what is to blame: the first one's member, and a sentence for each.
+pub(crate) fn blame(problems: &[Problem]) -> Blame {
+    let says = |problem: &Problem| format!("{} {}", problem.field, problem.message);
+    let message = problems.iter().map(says).collect::<Vec<_>>().join("; ");
+    let field = problems.first().map_or("$", |problem| &problem.field);
+    Blame::new(field, message)
 }
 
 /// The problem of a text that is no JSON at all.

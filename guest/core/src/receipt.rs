@@ -2,6 +2,7 @@
 //!
 //! Does not decide which one an input gets.
 
+use crate::codec::{Write, object, words};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -123,34 +124,6 @@ pub enum RejectionCode {
 }
 
 impl RejectionCode {
-    /// The code as records carry it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::InvalidField => "invalid-field",
-            Self::InvalidPlan => "invalid-plan",
-            Self::PlanConflict => "plan-conflict",
-            Self::UnknownCoordination => "unknown-coordination",
-            Self::UnknownStep => "unknown-step",
-            Self::UnknownAttempt => "unknown-attempt",
-            Self::UnknownKey => "unknown-key",
-            Self::UnauthorizedSession => "unauthorized-session",
-            Self::ContentMismatch => "content-mismatch",
-            Self::NotDispatched => "not-dispatched",
-            Self::NotRunning => "not-running",
-            Self::StaleQuestion => "stale-question",
-            Self::NotEligible => "not-eligible",
-            Self::NoHuman => "no-human",
-            Self::ClaimRefused => "claim-refused",
-            Self::Bound => "bound",
-            Self::DeadlinePast => "deadline-past",
-            Self::CoordinationStopping => "coordination-stopping",
-            Self::Closed => "closed",
-            Self::DomainFull => "domain-full",
-            Self::ComponentFault => "component-fault",
-        }
-    }
-
     /// What a caller can do about it.
     #[must_use]
     pub fn remedy(self) -> Remedy {
@@ -271,7 +244,7 @@ pub enum LedgerFaultKind {
     Unsupported,
 }
 
-/// Why a whole call was refused. Nothing was recorded. In JSON `{code, message}`, and with `read-only` the `seq` and `kind`
+/// Why a whole call was refused. Nothing was recorded. In JSON `{code, message, field}`, and with `read-only` the `seq` and `kind`
 /// of the fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "CallErrorJson", try_from = "CallErrorJson")]
@@ -279,9 +252,9 @@ pub enum CallError {
     /// Not configured yet, or the feature gate is off.
     Disabled,
     /// The configuration is wrong.
-    InvalidConfig(String),
+    InvalidConfig(Blame),
     /// The call itself is outside a bound.
-    Bound(String),
+    Bound(Blame),
     /// More timers are due than one call may fire.
     Busy,
     /// The host did not take the ledger lines.
@@ -294,7 +267,40 @@ pub enum CallError {
     Unknown(String),
 }
 
+/// What is to blame for a refusal, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blame {
+    /// Path of the member; `$` for the whole.
+    pub field: String,
+    /// A sentence for people, which stands by itself.
+    pub message: String,
+}
+
+impl Blame {
+    /// A member and a sentence.
+    #[must_use]
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        let (field, message) = (field.to_owned(), message.into());
+        Self { field, message }
+    }
+}
+
 impl CallError {
+    /// A call outside a bound.
+    #[must_use]
+    pub fn bound(field: &str, message: impl Into<String>) -> Self {
+        Self::Bound(Blame::new(field, message))
+    }
+
+    /// The member that is to blame; empty where none is.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        match self {
+            Self::InvalidConfig(blame) | Self::Bound(blame) => &blame.field,
+            _ => "",
+        }
+    }
+
     /// The reason to branch on, as the WIT names it.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -321,7 +327,8 @@ impl CallError {
             Self::LedgerUnavailable => "the host did not take the records",
             Self::Rebuild => "the instance is spent; make a new one and replay the ledger",
             Self::ReadOnly(fault) => &fault.message,
-            Self::InvalidConfig(says) | Self::Bound(says) | Self::Unknown(says) => says,
+            Self::InvalidConfig(blame) | Self::Bound(blame) => &blame.message,
+            Self::Unknown(says) => says,
         }
     }
 }
@@ -341,6 +348,7 @@ impl fmt::Display for CallError {
 struct CallErrorJson {
     code: String,
     message: String,
+    field: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -356,6 +364,7 @@ impl From<CallError> for CallErrorJson {
         Self {
             code: error.code().to_owned(),
             message: error.message().to_owned(),
+            field: error.field().to_owned(),
             seq: fault.map(|fault| fault.seq),
             kind: fault.map(|fault| fault.kind),
         }
@@ -366,11 +375,12 @@ impl TryFrom<CallErrorJson> for CallError {
     type Error = String;
 
     fn try_from(json: CallErrorJson) -> Result<Self, String> {
-        let message = json.message;
+        let (field, message) = (json.field, json.message);
+        let blame = |message| Blame { field, message };
         Ok(match json.code.as_str() {
             "disabled" => Self::Disabled,
-            "invalid-config" => Self::InvalidConfig(message),
-            "bound" => Self::Bound(message),
+            "invalid-config" => Self::InvalidConfig(blame(message)),
+            "bound" => Self::Bound(blame(message)),
             "busy" => Self::Busy,
             "ledger-unavailable" => Self::LedgerUnavailable,
             "rebuild" => Self::Rebuild,
@@ -406,7 +416,7 @@ impl Default for Head {
     }
 }
 
-crate::codec::object!(Head { "seq": req seq, "hash": req hash, });
+object!(Head { "seq": req seq, "hash": req hash, });
 
 /// A piece of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -416,6 +426,85 @@ pub struct SnapshotChunk {
     /// Cursor of the next piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+words!(RejectionCode {
+    InvalidField = "invalid-field",
+    InvalidPlan = "invalid-plan",
+    PlanConflict = "plan-conflict",
+    UnknownCoordination = "unknown-coordination",
+    UnknownStep = "unknown-step",
+    UnknownAttempt = "unknown-attempt",
+    UnknownKey = "unknown-key",
+    UnauthorizedSession = "unauthorized-session",
+    ContentMismatch = "content-mismatch",
+    NotDispatched = "not-dispatched",
+    NotRunning = "not-running",
+    StaleQuestion = "stale-question",
+    NotEligible = "not-eligible",
+    NoHuman = "no-human",
+    ClaimRefused = "claim-refused",
+    Bound = "bound",
+    DeadlinePast = "deadline-past",
+    CoordinationStopping = "coordination-stopping",
+    Closed = "closed",
+    DomainFull = "domain-full",
+    ComponentFault = "component-fault",
+});
+words!(ReceiptStatus { Accepted = "accepted", Replayed = "replayed", Late = "late", });
+words!(LedgerFaultKind {
+    BrokenChain = "broken-chain",
+    Nondeterminism = "nondeterminism",
+    Unsupported = "unsupported",
+});
+object!(write Receipt { "status": req status, "seq": opt seq, "state": req state, });
+object!(write PlanReceipt {
+    "coordinationId": req coordination_id,
+    "planDigest": req plan_digest,
+    "createdSeq": req created_seq,
+    "replayed": req replayed,
+    "state": req state,
+    "terminal": opt terminal,
+});
+object!(write GrantReceipt { "resource": req resource, "token": req token, "expiresMs": req expires_ms, });
+object!(write GuardVerdict { "allowed": req allowed, "reason": req reason, "expiresMs": opt expires_ms, });
+object!(write Problem { "stepId": opt step_id, "field": req field, "code": req code, "message": req message, });
+object!(write Rejection {
+    "code": req code,
+    "field": req field,
+    "message": req message,
+    "next": req next,
+    "seq": opt seq,
+    "problems": set problems,
+});
+object!(write CallErrorJson {
+    "code": req code,
+    "message": req message,
+    "field": req field,
+    "seq": opt seq,
+    "kind": opt kind,
+});
+object!(write SnapshotChunk { "chunk": req chunk, "next": opt next, });
+
+impl Write for Remedy {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Fix => "fix".write(out),
+            Self::Stop => "stop".write(out),
+            Self::Ask => "ask".write(out),
+            Self::Retry { after_ms } => {
+                out.extend_from_slice(b"{\"retry\":{\"afterMs\":");
+                after_ms.write(out);
+                out.extend_from_slice(b"}}");
+            }
+        }
+    }
+}
+
+impl Write for CallError {
+    fn write(&self, out: &mut Vec<u8>) {
+        CallErrorJson::from(self.clone()).write(out);
+    }
 }
 
 #[cfg(test)]
@@ -431,8 +520,8 @@ mod tests {
         };
         let all = [
             CallError::Disabled,
-            CallError::InvalidConfig("domain is absent".into()),
-            CallError::Bound("too much".into()),
+            CallError::InvalidConfig(Blame::new("domain", "domain is absent")),
+            CallError::bound("keys", "too much"),
             CallError::Busy,
             CallError::LedgerUnavailable,
             CallError::Rebuild,
@@ -443,14 +532,17 @@ mod tests {
             let line = serde_json::to_string(&error).unwrap();
             let start = format!(r#"{{"code":"{}","message":"#, error.code());
             assert!(line.starts_with(&start), "{line}");
+            let field = format!(r#","field":"{}""#, error.field());
+            assert!(line.contains(&field), "{line}");
             assert_eq!(serde_json::from_str::<CallError>(&line).unwrap(), error);
         }
-        let line = r#"{"code":"read-only","message":"is lost","seq":7,"kind":"broken-chain"}"#;
+        let line =
+            r#"{"code":"read-only","message":"is lost","field":"","seq":7,"kind":"broken-chain"}"#;
         let error: CallError = serde_json::from_str(line).unwrap();
         assert_eq!(error.to_string(), "read-only: record 7: is lost");
         for wrong in [
-            r#"{"code":"dreamt","message":""}"#,
-            r#"{"code":"read-only","message":""}"#,
+            r#"{"code":"dreamt","message":"","field":""}"#,
+            r#"{"code":"read-only","message":"","field":""}"#,
         ] {
             assert!(serde_json::from_str::<CallError>(wrong).is_err(), "{wrong}");
         }

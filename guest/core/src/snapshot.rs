@@ -98,9 +98,10 @@ pub(crate) fn snapshot(
     }
     let cursor = cursor.unwrap_or_default();
     let Some(from) = cursor.strip_prefix("closed:") else {
-        return Err(CallError::Bound(format!(
-            "cursor '{cursor}' is none that a snapshot gave"
-        )));
+        return Err(CallError::bound(
+            "cursor",
+            format!("cursor '{cursor}' is none that a snapshot gave"),
+        ));
     };
     let mut closed = state.closed.after(named(from)).peekable();
     while let Some((id, entry)) = closed.next() {
@@ -124,6 +125,11 @@ fn named(id: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
+/// A chunk that cannot be taken in.
+fn wrong(says: impl Into<String>) -> CallError {
+    CallError::bound("chunk", says)
+}
+
 /// A snapshot that is being taken in.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Restore {
@@ -136,19 +142,13 @@ pub(crate) struct Restore {
 impl Restore {
     /// Takes the next piece in.
     pub(crate) fn push(&mut self, chunk: &str) -> Result<(), CallError> {
-        let piece: Piece = parse(chunk).map_err(|error| {
-            CallError::Bound(format!("the chunk is no piece of a snapshot: {error}"))
-        })?;
+        let piece: Piece = parse(chunk)
+            .map_err(|error| wrong(format!("the chunk is no piece of a snapshot: {error}")))?;
         if piece.v != VERSION {
-            return Err(CallError::Bound(format!(
-                "snapshot version {} is not known",
-                piece.v
-            )));
+            return Err(wrong(format!("snapshot version {} is not known", piece.v)));
         }
         if piece.domain.is_some() == self.begun {
-            return Err(CallError::Bound(
-                "the first chunk, and no other, holds the domain".into(),
-            ));
+            return Err(wrong("the first chunk, and no other, holds the domain"));
         }
         if let Some(domain) = piece.domain {
             if let Some(configured) = &domain.configured {
@@ -166,7 +166,7 @@ impl Restore {
             self.begun = true;
         }
         for live in piece.live {
-            live.check_indexes().map_err(CallError::Bound)?;
+            live.check_indexes().map_err(wrong)?;
             self.follow(false, &live.id)?;
             self.state.insert(live);
         }
@@ -188,9 +188,7 @@ impl Restore {
             None => true,
         };
         if !after || id.is_empty() || self.state.live.contains(id) {
-            return Err(CallError::Bound(
-                "a coordination is not in its place".into(),
-            ));
+            return Err(wrong("a coordination is not in its place"));
         }
         self.last = Some((closed, id.clone()));
         Ok(())
@@ -201,7 +199,7 @@ impl Restore {
         if self.begun {
             Ok(self.state)
         } else {
-            Err(CallError::Bound("no chunk held the domain".into()))
+            Err(wrong("no chunk held the domain"))
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::draft::Draft;
 use crate::event::{Configured, Created, Genesis, RULES};
 use crate::message::Caller;
 use crate::plan::Plan;
-use crate::receipt::{CallError, PlanReceipt, Rejection, RejectionCode};
+use crate::receipt::{Blame, CallError, PlanReceipt, Rejection, RejectionCode};
 use crate::state::State;
 use crate::{codec, id};
 
@@ -36,12 +36,13 @@ pub(crate) fn decide_configure(state: &State, text: &str) -> Result<Option<Draft
             "domain is {}; this ledger is that of {}",
             config.domain, present.config.domain
         );
-        return Err(CallError::InvalidConfig(says));
+        return Err(CallError::InvalidConfig(Blame::new("domain", says)));
     }
     if present.config.prev_domain_head != config.prev_domain_head {
-        return Err(CallError::InvalidConfig(
-            "prevDomainHead is fixed by the first configuration".into(),
-        ));
+        return Err(CallError::InvalidConfig(Blame::new(
+            "prevDomainHead",
+            "prevDomainHead is fixed by the first configuration",
+        )));
     }
     Ok(Some(Draft::of_domain(
         Some(present.seq),

@@ -27,8 +27,8 @@ fn a_configuration_may_have_64_kib() {
     assert!(Config::parse(&padded(limit::CONFIG_BYTES_MAX)).is_ok());
     let refused = Config::parse(&padded(limit::CONFIG_BYTES_MAX + 1)).unwrap_err();
     assert!(
-        refused.contains("65537 bytes; 65536 are allowed"),
-        "{refused}"
+        refused.message.contains("65537 bytes; 65536 are allowed"),
+        "{refused:?}"
     );
 }
 

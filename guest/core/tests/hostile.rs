@@ -77,7 +77,7 @@ fn restore(chunks: &[&str]) -> Result<Machine, CallError> {
 
 fn assert_refused(chunks: &[&str], part: &str) {
     match restore(chunks) {
-        Err(CallError::Bound(says)) => assert!(says.contains(part), "{says}"),
+        Err(CallError::Bound(blame)) => assert!(blame.message.contains(part), "{blame:?}"),
         other => panic!("{other:?}"),
     }
 }

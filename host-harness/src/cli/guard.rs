@@ -241,7 +241,7 @@ async fn check(
 /// An error of the call in the words of this command. None of them is a yes.
 fn failure(error: HostError) -> Failure {
     match error {
-        HostError::Call(CallError::Bound(says)) => Failure::usage("invalid-field", says),
+        HostError::Call(CallError::Bound(blame)) => Failure::usage("invalid-field", blame.message),
         error => error.into(),
     }
 }

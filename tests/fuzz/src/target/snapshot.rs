@@ -19,8 +19,8 @@ pub fn run(data: &[u8]) {
     let chunks: Vec<String> = text.lines().take(CHUNKS_MAX).map(str::to_owned).collect();
     let machine = match world::restored(&chunks) {
         Ok(machine) => machine,
-        Err(CallError::Bound(says)) => {
-            assert!(!says.is_empty());
+        Err(CallError::Bound(blame)) => {
+            assert!(!blame.message.is_empty());
             return;
         }
         Err(other) => panic!("restore: {other}"),

@@ -9,8 +9,8 @@
 extern crate self as qm2_core;
 
 pub use honest::{
-    arbitration, call, claim, codec, config, digest, envelope, event, id, ledger, limit, message,
-    plan, receipt, staged,
+    arbitration, call, claim, codec, config, digest, door, envelope, event, id, ledger, limit,
+    message, plan, receipt, staged,
 };
 
 #[path = "../../../../guest/src/component.rs"]

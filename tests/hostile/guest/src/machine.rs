@@ -42,7 +42,7 @@ macro_rules! calls {
         $(
             #[allow(missing_docs, clippy::missing_errors_doc, clippy::too_many_arguments)]
             pub fn $name(&mut self, host: &mut dyn Host, $($argument: $type),*) -> Result<$result, CallError> {
-                contents!($kind, self.call(host, $call))
+                contents!($kind, self.call(host, &$call))
             }
         )*
     };
@@ -110,7 +110,7 @@ impl Machine {
     pub fn configure(&mut self, host: &mut dyn Host, config: &str) -> Result<(), CallError> {
         self.learn(config);
         let config = config.to_owned();
-        self.call(host, Call::Configure { config }).map(|_| ())
+        self.call(host, &Call::Configure { config }).map(|_| ())
     }
 
     /// As all others.
@@ -118,7 +118,7 @@ impl Machine {
     /// # Errors
     /// Those of the real core, and made-up ones.
     pub fn reconcile(&mut self, host: &mut dyn Host) -> Result<(), CallError> {
-        self.call(host, Call::Reconcile).map(|_| ())
+        self.call(host, &Call::Reconcile).map(|_| ())
     }
 
     /// Learns from the first record what to do.
@@ -236,22 +236,26 @@ impl Machine {
 
     /// A call that has no way out of its own.
     fn read(&mut self, call: Call) -> Result<Answer, CallError> {
-        self.call(&mut honest::staged::Staged::default(), call)
+        self.call(&mut honest::staged::Staged::default(), &call)
     }
 
-    fn call(&mut self, host: &mut dyn Host, call: Call) -> Result<Answer, CallError> {
+    /// The function of the call.
+    ///
+    /// # Errors
+    /// Those of the real core, and others.
+    pub fn call(&mut self, host: &mut dyn Host, call: &Call) -> Result<Answer, CallError> {
         let here = self.place.is_empty() || self.place == call.name();
         if !here {
-            return self.honest.call(host, &call);
+            return self.honest.call(host, call);
         }
         let what = self.what.clone();
         self.times += 1;
-        if let Some(error) = harm::before(&what, &call) {
+        if let Some(error) = harm::before(&what, call) {
             return Err(error);
         }
-        let mut answer = self.honest.call(host, &call)?;
-        lie::change(&what, self, &call, &mut answer);
-        harm::after(&what, self, &call);
+        let mut answer = self.honest.call(host, call)?;
+        lie::change(&what, self, call, &mut answer);
+        harm::after(&what, self, call);
         Ok(answer)
     }
 
