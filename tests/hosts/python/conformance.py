@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("--door", choices=["records", "json", "core"])
     arguments = parser.parse_args()
     component = qm2.Component(arguments.component)
-    doors = [component.door("records")]
+    doors: list[qm2.Door] = [component.door("records"), component.door("json")]
+    if arguments.core:
+        doors.append(qm2.Core(arguments.core))
     host = f"python {platform.python_version()}"
     good = True
     for door in doors:

@@ -298,5 +298,5 @@ def run(door: qm2.Door, folder: str, host: str) -> bool:
             print(f"{door.name}: {name}: {error!r}" if not isinstance(error, Differs) else f"{door.name}: {name}: {error}", file=sys.stderr)
     says = {"host": host, "door": door.name, "vectors": len(names), "passed": passed, "rebuilds": rebuilds,
             "seconds": round(time.monotonic() - started, 1)}
-    print(json.dumps(says), flush=True)
+    print(json.dumps(says, separators=(",", ":")), flush=True)
     return passed == len(names) and len(names) > 0 and rebuilds > 100

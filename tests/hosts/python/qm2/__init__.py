@@ -6,6 +6,7 @@
 See README.md beside this package.
 """
 
+from .core import Core as Core
 from .domain import Domain as Domain
 from .domain import Host as Host
 from .domain import wall_clock as wall_clock

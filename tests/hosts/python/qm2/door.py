@@ -66,9 +66,11 @@ class Guarded:
         self.imports = imports
         self.raised: Optional[BaseException] = None
 
-    def call(self, name: str, arguments: Any) -> bool:
+    def call(self, read: Callable[[], tuple[str, Any]]) -> bool:
+        """`read` says which import, and with what."""
         try:
-            return bool(getattr(self.imports, name.replace("-", "_"))(*arguments()))
+            name, arguments = read()
+            return bool(getattr(self.imports, name.replace("-", "_"))(*arguments))
         except BaseException as error:  # also an interrupt: it must not unwind through the component
             self.raised = self.raised or error
             return False
@@ -150,7 +152,7 @@ class _Instance:
             address = ctypes.addressof(args.contents)
             # The C API frees the arguments when this returns; only what was read out of them lives on.
             ok = guarded.call(
-                function.name, lambda: [lift(*values.words_at(address + size * i)) for i, lift in enumerate(lifters)]
+                lambda: (function.name, [lift(*values.words_at(address + size * i)) for i, lift in enumerate(lifters)])
             )
             result = results[0]
             result.kind = ffi.WASMTIME_COMPONENT_RESULT

@@ -319,7 +319,7 @@ def read_answer(function: s.Function, value: Any) -> Any:
 
 
 def write_error(error: t.CallError) -> dict[str, Any]:
-    out: dict[str, Any] = {"code": error.code, "message": error.message}
+    out: dict[str, Any] = {"code": error.code, "message": error.message, "field": error.field}
     if error.seq is not None:
         out |= {"seq": error.seq, "kind": error.kind}
     return out

@@ -186,10 +186,10 @@ def _field(f: dataclasses.Field[Any], hint: Any) -> Field:
     return Field(f.name, f.metadata.get("json", camel(f.name)), kebab(f.name), of(hint), "omit" in f.metadata, default)
 
 
-FAULT = record(t.LedgerFault)
+_BLAME = record(t.Blame)
 CALL_ERROR = CallErrorType((
-    Case("disabled"), Case("invalid-config", item=Str()), Case("bound", item=Str()), Case("busy"), Case("ledger-unavailable"),
-    Case("rebuild"), Case("read-only", item=FAULT), Case("unknown", item=Str()),
+    Case("disabled"), Case("invalid-config", item=_BLAME), Case("bound", item=_BLAME), Case("busy"), Case("ledger-unavailable"),
+    Case("rebuild"), Case("read-only", item=record(t.LedgerFault)), Case("unknown", item=Str()),
 ))
 #: What the cases without a text say.
 TEXTS = {

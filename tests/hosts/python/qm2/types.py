@@ -185,6 +185,14 @@ class Rejection:
 
 
 @dataclass(slots=True, kw_only=True)
+class Blame:
+    """What is to blame for the refusal of a call; in Python part of `CallError`."""
+
+    field: str
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
 class LedgerFault:
     seq: U64
     kind: LedgerFaultKind

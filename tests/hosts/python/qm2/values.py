@@ -320,6 +320,8 @@ def _call_error_lifter(ty: s.CallErrorType) -> Lift:
         held = codec(*words_at(inner)) if codec else s.TEXTS[word]
         if isinstance(held, t.LedgerFault):
             return t.CallError(word, held.message, seq=held.seq, kind=held.kind)
+        if isinstance(held, t.Blame):
+            return t.CallError(word, held.message, held.field)
         return t.CallError(word, held)
 
     return lift
