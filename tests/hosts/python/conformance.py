@@ -10,6 +10,9 @@ import platform
 import sys
 
 import qm2
+import rate
+import soak
+import vectors
 
 
 def main() -> int:
@@ -29,10 +32,14 @@ def main() -> int:
     host = f"python {platform.python_version()}"
     good = True
     for door in doors:
-        if arguments.door in (None, door.name):
-            import vectors
-
+        if arguments.door not in (None, door.name):
+            continue
+        if arguments.what == "vectors":
             good &= vectors.run(door, arguments.vectors, host)
+        elif arguments.what == "rate":
+            rate.run(door, arguments.workload, host)
+        else:
+            good &= soak.run(door, arguments.calls, host)
     return 0 if good else 1
 
 

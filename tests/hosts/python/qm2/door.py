@@ -92,9 +92,9 @@ class Component:
         self.exports = self._functions(kind.exports(self.engine))
         imports = self._functions(kind.imports(self.engine))
         for function in s.EXPORTS.values():
-            self._compare(function, self.exports, s.Result(function.ok, function.err))
+            self._compare(function, self.exports)
         for function in s.IMPORTS.values():
-            self._compare(function, imports, s.Result(None, function.err))
+            self._compare(function, imports)
 
     def _functions(self, items: dict[str, Any]) -> dict[tuple[str, str], Any]:
         found = {}
@@ -106,7 +106,7 @@ class Component:
         return found
 
     @staticmethod
-    def _compare(function: s.Function, real: dict[tuple[str, str], Any], result: s.Type) -> None:
+    def _compare(function: s.Function, real: dict[tuple[str, str], Any]) -> None:
         ty = real.get((function.instance, function.name))
         if ty is None:
             raise ValueError(f"the component has no {function.instance}#{function.name}")
@@ -116,7 +116,7 @@ class Component:
         for (name, kind), (_, got) in zip(params, ty.params):
             for says in values.match(kind, got):
                 raise ValueError(f"{function.name}({name}) has another type in this component: {says}")
-        for says in values.match(result, ty.result):
+        for says in values.match(function.result, ty.result):
             raise ValueError(f"{function.name} has another answer in this component: {says}")
 
     def door(self, name: str) -> Door:
@@ -144,9 +144,9 @@ class _Instance:
         self._result = ffi.wasmtime_component_val_t()
 
     def _add(self, instance: Any, function: s.Function) -> None:
-        assert isinstance(function.err, s.Enum)
+        assert isinstance(function.result.err, s.Enum)
         lifters = [values.lifter(ty) for _, ty in function.params]
-        refusal, guarded, size = function.err.words[0], self._guarded, values.VALUE.size
+        refusal, guarded, size = function.result.err.words[0], self._guarded, values.VALUE.size
 
         def callback(_: Any, __: Any, ___: Any, args: Any, count: int, results: Any, ____: int) -> int:
             address = ctypes.addressof(args.contents)
@@ -236,7 +236,7 @@ class _RecordsInstance(_Instance):
         if len(arguments) != len(function.params):
             raise TypeError(f"{name} takes {len(function.params)} arguments")
         address = self._arena.lower([values.lowerer(ty) for _, ty in function.params], arguments)
-        lift = values.lifter(s.Result(function.ok, function.err))
+        lift = values.lifter(function.result)
         answer = self._run(self._function(function.instance, name), address, len(arguments), lambda words: lift(*words))
         if isinstance(answer, t.CallError):
             raise answer
@@ -255,9 +255,12 @@ class Json:
         return _JsonInstance(self.component, imports)
 
 
+_STR = s.Str()
+
+
 class _JsonInstance(_Instance):
     _INTERFACE = f"qm2:coordination/json@{s.VERSION}"
-    _TEXT = [values.lowerer(s.Str())]
+    _LOWER, _LIFT = [values.lowerer(_STR)], values.lifter(_STR)
 
     def call(self, name: str, *arguments: Any) -> Any:
         function = s.EXPORTS[name]
@@ -266,6 +269,5 @@ class _JsonInstance(_Instance):
 
     def text(self, name: str, request: str) -> str:
         """The bare text interface."""
-        address = self._arena.lower(self._TEXT, (request,))
-        lift = values.lifter(s.Str())
+        address, lift = self._arena.lower(self._LOWER, (request,)), type(self)._LIFT
         return str(self._run(self._function(self._INTERFACE, name), address, 1, lambda words: lift(*words)))

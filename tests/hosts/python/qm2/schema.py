@@ -17,41 +17,41 @@ VERSION = "0.1.0"
 
 
 class Type:
-    """Some type of the contract."""
+    """Some type of the contract. Each is itself and equal to no other, so that codecs are found by it without looking inside."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bool(Type):
     pass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Int(Type):
     bits: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Str(Type):
     pass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class List(Type):
     item: Type
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option(Type):
     item: Type
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Enum(Type):
     #: As in the JSON form; in the WIT '_' is '-'.
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A case of a variant. In Python it is `value`, or an instance of `cls`."""
 
@@ -66,12 +66,12 @@ class Case:
     bare: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant(Type):
     cases: tuple[Case, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     name: str
     json: str
@@ -83,13 +83,13 @@ class Field:
     default: Optional[Callable[[], Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record(Type):
     cls: type
     fields: tuple[Field, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result(Type):
     """In Python the one or the other; told apart by their class."""
 
@@ -97,7 +97,7 @@ class Result(Type):
     err: Type
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CallErrorType(Type):
     """In Python `CallError`, an exception."""
 
@@ -200,7 +200,7 @@ TEXTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Function:
     """One exported or imported function: its parameters by their names in Python, and its answer without the call error."""
 
@@ -208,7 +208,7 @@ class Function:
     name: str
     params: tuple[tuple[str, Type], ...]
     ok: Optional[Type]
-    err: Type = CALL_ERROR
+    result: Result
 
     @property
     def instance(self) -> str:
@@ -220,7 +220,7 @@ def _function(interface: str, name: str, ok: Any = None, *, err: Type = CALL_ERR
     if refused:  # every item may be refused on its own
         rejected = record(t.Rejection)
         answer = List(Result(answer.item, rejected)) if name in _BATCHES and isinstance(answer, List) else Result(answer, rejected)
-    return Function(interface, name, tuple((param, of(hint)) for param, hint in params.items()), answer, err)
+    return Function(interface, name, tuple((param, of(hint)) for param, hint in params.items()), answer, Result(answer, err))
 
 
 _BATCHES = ("submit", "acknowledge", "notice")
