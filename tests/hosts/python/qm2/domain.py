@@ -51,12 +51,13 @@ class Domain:
         self.host, self.clock = host or Host(), clock
         self.machine = Machine(door, Store(path))
         self._lanes: list[t.Message] = []
-        self._delivering = False
+        self._delivering = True  # until all is there again: what waits and what is out may be the same message
         self._call("configure", json.dumps(config))
         self.enabled = bool(config.get("phase1", {}).get("enabled"))
         if self.enabled:
             self.tick()
             self._call("reconcile")
+        self._delivering = False
         self.deliver()
 
     def __enter__(self) -> Domain:

@@ -130,7 +130,10 @@ def _make_writer(ty: s.Type) -> Codec:
 
 
 def _record_writer(ty: s.Record) -> Codec:
-    members = [(f.name, f.json, writer(f.type), f.default() if f.omit and f.default else None) for f in ty.fields]
+    members = [
+        (isinstance(f.type, (s.Option, s.Variant)), f.json, writer(f.type), f.default() if f.omit and f.default else None)
+        for f in ty.fields
+    ]
     cls, values = ty.cls, attrgetter(*(f.name for f in ty.fields))
     single = len(ty.fields) == 1
 
@@ -139,8 +142,8 @@ def _record_writer(ty: s.Record) -> Codec:
             raise FormError(f"{value!r} is no {cls.__name__}")
         out: dict[str, Any] = {}
         got = (values(value),) if single else values(value)
-        for (name, json, codec, omit), member in zip(members, got):
-            if member is None or (omit is not None and member == omit):
+        for (optional, json, codec, omit), member in zip(members, got):
+            if (member is None and optional) or (omit is not None and member == omit):
                 continue
             try:
                 form = codec(member)
