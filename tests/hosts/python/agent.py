@@ -13,13 +13,16 @@ from typing import Any
 
 
 def say(**line: Any) -> None:
-    print(json.dumps(line), flush=True)
+    try:
+        print(json.dumps(line), flush=True)
+    except BrokenPipeError:
+        os._exit(1)  # the host is gone, and with it the right to write
 
 
 def hear() -> Any:
     line = sys.stdin.readline()
     if not line:
-        sys.exit(1)  # the host is gone, and with it the right to write
+        sys.exit(1)
     return json.loads(line)
 
 
