@@ -211,13 +211,20 @@ struct StateDigest {
   QM2_FIELDS {}
 };
 
+// All of them, for what must be done for each.
+#define QM2_EACH_CALL(X)                                                                                                           \
+  X(Submit) X(SubmitPlan) X(Configure) X(Acknowledge) X(Advance) X(NextDeadline) X(SayNotice) X(Verdict) X(AnswerQuestion)         \
+  X(Describe) X(ExplainWait) X(Head) X(Arbitrate) X(Claim) X(Renew) X(Release) X(Check) X(Replay) X(Snapshot) X(Restore)           \
+  X(Reconcile) X(StateDigest)
+
 // Calls `f` with an empty call of the function of that name; false where there is none.
 template <class F> bool named(std::string_view name, F &&f) {
-  auto one = [&](auto call) { return decltype(call)::name == name && (f(std::move(call)), true); };
-  return one(Submit{}) || one(SubmitPlan{}) || one(Configure{}) || one(Acknowledge{}) || one(Advance{}) || one(NextDeadline{}) ||
-         one(SayNotice{}) || one(Verdict{}) || one(AnswerQuestion{}) || one(Describe{}) || one(ExplainWait{}) || one(Head{}) ||
-         one(Arbitrate{}) || one(Claim{}) || one(Renew{}) || one(Release{}) || one(Check{}) || one(Replay{}) || one(Snapshot{}) ||
-         one(Restore{}) || one(Reconcile{}) || one(StateDigest{});
+#define QM2_NAMED(C)                                                                                                               \
+  if (C::name == name)                                                                                                             \
+    return f(C{}), true;
+  QM2_EACH_CALL(QM2_NAMED)
+#undef QM2_NAMED
+  return false;
 }
 
 } // namespace qm2::call

@@ -303,6 +303,21 @@ private:
 
 } // namespace
 
+template <class C> typename C::Answer Instance::call(const C &call) {
+  if (text_door) {
+    Json request = form::write_call(call);
+    request.emplace("call", C::name);
+    return form::read_answer<C>(Json::parse(text(C::name, dumped(request))));
+  }
+  values::Arguments arguments;
+  C::fields(arguments, call);
+  return values::lift_answer<C>(invoke(C::interface, C::name, arguments.values));
+}
+
+#define QM2_COMPILED(C) template call::C::Answer Instance::call(const call::C &);
+QM2_EACH_CALL(QM2_COMPILED)
+#undef QM2_COMPILED
+
 std::string Instance::dumped(const Json &json) {
   try {
     return json.dump();

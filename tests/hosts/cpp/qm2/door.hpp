@@ -29,16 +29,7 @@ public:
   virtual ~Instance() = default;
 
   // The answer. Throws `CallError` where the whole call was refused, `InstanceLost`, and before the call `FormError`.
-  template <class C> typename C::Answer call(const C &call) {
-    if (text_door) {
-      Json request = form::write_call(call);
-      request.emplace("call", C::name);
-      return form::read_answer<C>(Json::parse(text(C::name, dumped(request))));
-    }
-    values::Arguments arguments;
-    C::fields(arguments, call);
-    return values::lift_answer<C>(invoke(C::interface, C::name, arguments.values));
-  }
+  template <class C> typename C::Answer call(const C &call);
 
   // Size of the linear memory, where the door can see it.
   virtual std::optional<std::uint64_t> memory_bytes() { return std::nullopt; }
@@ -53,13 +44,18 @@ private:
   bool text_door;
 };
 
+// Compiled once, with the adapter, and not with every file that makes a call.
+#define QM2_COMPILED(C) extern template call::C::Answer Instance::call(const call::C &);
+QM2_EACH_CALL(QM2_COMPILED)
+#undef QM2_COMPILED
+
 // Makes instances; compiling was done before.
 struct Door {
   std::string name;
   std::function<std::unique_ptr<Instance>(Imports &)> instance;
 };
 
-// `name` is `records` or `json`. Doors of one component share what was compiled if they are made by one call.
+// `records` and `json`, in this order.
 std::vector<Door> component_doors(const std::string &path);
 Door core_door(const std::string &path);
 
