@@ -16,6 +16,7 @@ wants=
 command -v g++ >/dev/null || wants="$wants g++"
 if [ -n "$wants" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
         # shellcheck disable=SC2086
         apt-get install -y -qq $wants >/dev/null
     else
