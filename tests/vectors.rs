@@ -9,7 +9,7 @@ use qm2_core::staged::Staged;
 use qm2_host::engine::Instance;
 
 /// The component as a host runs it.
-struct Component(Instance);
+pub struct Component(Instance);
 
 impl vector::Instance for Component {
     fn fresh() -> Self {
