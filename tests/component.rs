@@ -63,6 +63,32 @@ fn it_imports_the_host_interfaces_and_nothing_else() {
 }
 
 #[test]
+fn it_is_written_to_a_file_for_another_host() {
+    let directory = Directory::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, more, content) in [
+        ("qm2.wasm", None, COMPONENT),
+        ("qm2-core.wasm", Some("--core"), CORE_MODULE),
+    ] {
+        let path = folder.path().join(name);
+        let mut arguments = vec![
+            "--json",
+            "component",
+            "export",
+            path.to_str().expect("text"),
+        ];
+        arguments.extend(more);
+        let exported = directory.run(&arguments);
+        assert_eq!(exported.code, 0, "{exported:?}");
+        assert_eq!(exported.json()["sha256"], json!(sha256_hex(&[content])));
+        assert_eq!(fs::read(&path).expect("the file"), content);
+        // What is there stays.
+        let again = directory.run(&arguments);
+        assert_eq!(again.code, 2, "{again:?}");
+    }
+}
+
+#[test]
 fn it_names_no_folder_of_the_machine_that_built_it() {
     let checkout = root();
     let homes = ["HOME", "USERPROFILE", "CARGO_HOME", "RUSTUP_HOME"];

@@ -7,6 +7,7 @@ use qm2_core::call::{Answer, Call};
 use qm2_core::receipt::CallError;
 use qm2_core::staged::Staged;
 use qm2_host::engine::Instance;
+use serde_json::{Value, json};
 
 /// The component as a host runs it.
 pub struct Component(Instance);
@@ -19,6 +20,34 @@ impl vector::Instance for Component {
     fn call(&mut self, call: &Call) -> Result<Answer, CallError> {
         let answered = self.0.call(call);
         answered.unwrap_or_else(|fault| panic!("{}: {fault}", call.name()))
+    }
+
+    fn take_staged(&mut self) -> Staged {
+        self.0.take_staged()
+    }
+
+    fn refuse_appends(&mut self) {
+        self.0.refuse_appends();
+    }
+}
+
+/// The component through its JSON door.
+struct JsonDoor(Instance);
+
+impl vector::Instance for JsonDoor {
+    fn fresh() -> Self {
+        Self(engine().instance().expect("an instance can be made"))
+    }
+
+    fn call(&mut self, call: &Call) -> Result<Answer, CallError> {
+        let request = json!(call).to_string();
+        let answered = self.0.call_json(call.name(), &request);
+        let text = answered.unwrap_or_else(|fault| panic!("{}: {fault}", call.name()));
+        let mut answer: Value = serde_json::from_str(&text).expect("an answer is JSON");
+        match answer.get_mut("error").map(Value::take) {
+            Some(error) => Err(serde_json::from_value(error).expect(&text)),
+            None => Ok(serde_json::from_value(answer).expect(&text)),
+        }
     }
 
     fn take_staged(&mut self) -> Staged {
@@ -53,6 +82,31 @@ fn every_vector_holds_in_the_core() {
 fn every_vector_holds_in_the_component() {
     let failed = failed::<Component>(&files());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn every_vector_holds_through_the_json_door() {
+    let failed = failed::<JsonDoor>(&files());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn the_json_door_refuses_what_it_does_not_know_and_goes_on() {
+    let mut instance = engine().instance().expect("an instance can be made");
+    for (function, request, field) in [
+        ("dream", "{}", "call"),
+        ("head", "{", "$"),
+        ("head", r#"{"call":"advance"}"#, "call"),
+        ("advance", "{}", "nowMs"),
+    ] {
+        let answer = instance.call_json(function, request).expect("it lives");
+        let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
+        assert_eq!(answer["error"]["code"], "invalid-request", "{answer}");
+        assert_eq!(answer["error"]["field"], field, "{answer}");
+    }
+    let head = instance.call_json("head", "{}").expect("it lives");
+    let zeros = "0".repeat(64);
+    assert_eq!(head, format!(r#"{{"head":{{"seq":0,"hash":"{zeros}"}}}}"#));
 }
 
 // ---- a vector bites ----

@@ -11,6 +11,9 @@ use crate::read::{Object, Problems, blame};
 use crate::receipt::{Blame, CallError};
 use serde_json::Value;
 
+/// Most problems of a request that its refusal names.
+const PROBLEMS_MAX: usize = 16;
+
 /// Makes calls: [`crate::machine::Machine::call`] with a host.
 pub type Make<'a> = dyn FnMut(&Call) -> Result<Answer, CallError> + 'a;
 
@@ -75,15 +78,18 @@ fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
         .and_then(|object| read_call(function, object));
     match call {
         Some(call) if problems.borrow().is_empty() => Ok(call),
-        _ => Err(blame(&problems.borrow())),
+        _ => {
+            let problems = problems.into_inner();
+            Err(blame(&problems[..problems.len().min(PROBLEMS_MAX)]))
+        }
     }
 }
 
 fn read_call(function: Option<&str>, object: Object<'_>) -> Option<Call> {
-    let named: Option<String> = match function {
-        Some(_) => object.take_opt("call"),
-        None => Some(object.take("call")),
-    };
+    if function.is_none() {
+        object.require("call");
+    }
+    let named: Option<String> = object.take_opt("call");
     let function = function.or(named.as_deref())?;
     if named.as_deref().is_some_and(|named| named != function) {
         object.problem("call", "out-of-bound", format!("is not {function}"));
@@ -193,14 +199,11 @@ fn arguments(function: &str, object: &Object<'_>) -> Option<Call> {
         "reconcile" => Call::Reconcile,
         "state-digest" => Call::StateDigest,
         _ => {
-            // The lack of the member is noted already.
-            if !function.is_empty() {
-                object.problem(
-                    "call",
-                    "out-of-bound",
-                    format!("is {function}, no function"),
-                );
-            }
+            object.problem(
+                "call",
+                "out-of-bound",
+                format!("is {function}, no function"),
+            );
             return None;
         }
     })

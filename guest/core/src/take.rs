@@ -46,13 +46,18 @@ impl<'a> At<'a, '_> {
     /// The value as a whole number that is no larger.
     #[inline(never)]
     fn integer(&self, max: u64) -> u64 {
-        let number = self.value.and_then(Value::as_u64);
-        let number = number.filter(|number| *number <= max);
-        if number.is_none() {
-            // Without the number itself, which would bring in how floats are shown.
-            self.wrong("a whole number from 0 up to the bound of its type");
+        match self.value.and_then(Value::as_u64) {
+            Some(number) if number <= max => number,
+            Some(number) => {
+                let says = format!("is {number}; whole numbers 0..{max} are allowed");
+                self.object.problem(self.name, "out-of-bound", says);
+                0
+            }
+            None => {
+                self.wrong("a whole number that is not negative");
+                0
+            }
         }
-        number.unwrap_or_default()
     }
 
     /// The value as one of a few words; its place among them.

@@ -31,7 +31,7 @@ unsafe extern "C" {
 /// A buffer of so many bytes for a request.
 #[unsafe(no_mangle)]
 pub extern "C" fn alloc(len: usize) -> *mut u8 {
-    Box::into_raw(vec![0; len].into_boxed_slice()).cast()
+    Box::into_raw(vec![0_u8; len].into_boxed_slice()).cast()
 }
 
 /// Gives a buffer back: one of `alloc` that was not handed to `call`, or an answer.

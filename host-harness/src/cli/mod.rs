@@ -3,6 +3,7 @@
 //! Holds no rules of coordination: those are in the component. Each command has its own file.
 
 mod agent_env;
+mod bench;
 mod cancel;
 mod check;
 mod claim;
@@ -164,6 +165,9 @@ while `qm2 run` runs, and without it. Exit codes: 0 nothing runs any more, 2 no 
     /// Shows what the embedded component is.
     #[command(subcommand)]
     Component(component::Command),
+    /// Measures how fast this host is on this disk.
+    #[command(subcommand, after_help = bench::HELP)]
+    Bench(bench::Command),
     /// Prints a JSON Schema for editors.
     #[command(after_help = "\
 Examples:
@@ -209,6 +213,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Renew(renew) => claim::renew(&of_step(), renew, output),
         Command::Release(release) => claim::release(&of_step(), release, output),
         Command::Component(command) => component::run(command, output),
+        Command::Bench(command) => bench::run(command, output),
         Command::Schema(schema) => schema::run(schema, output),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`target`] | the six targets |
+//! | [`target`] | the seven targets |
 //! | [`world`] | a domain that calls are made of, and what holds for it after any of them |
 //! | [`mutate`], [`json`] | new inputs from old ones, as documents rather than as bytes |
 //!

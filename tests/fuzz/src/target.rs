@@ -2,6 +2,7 @@
 
 pub mod agent_stdout;
 pub mod agents_file;
+pub mod door;
 pub mod envelope;
 pub mod ledger_line;
 pub mod plan;

@@ -2,54 +2,16 @@
 //!
 //! Knows no rule and keeps nothing; what is handed out is staged as by the component's host.
 
+use crate::artifact;
 use crate::door::Door;
+use crate::handed;
 use qm2_core::call::{Answer, Call};
-use qm2_core::envelope::Priority;
-use qm2_core::message::{HookKind, Host, Message, Refused};
+use qm2_core::message::Refused;
 use qm2_core::receipt::CallError;
 use qm2_core::staged::Staged;
-use qm2_host::CORE_MODULE;
 use qm2_host::engine::Fault;
-use serde::Deserialize;
 use std::sync::OnceLock;
 use wasmtime::{Caller, Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
-
-/// What the module hands out, as `qm2.call` gets it.
-#[derive(Deserialize)]
-#[serde(
-    tag = "call",
-    rename_all = "kebab-case",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
-enum Handed {
-    Append {
-        lines: Vec<String>,
-    },
-    Enqueue {
-        messages: Vec<Message>,
-    },
-    Withdraw {
-        keys: Vec<String>,
-    },
-    EnqueueInLane {
-        lane: String,
-        priority: Priority,
-        message: Box<Message>,
-    },
-    Cancel {
-        keys: Vec<String>,
-    },
-    Ask {
-        hook_id: String,
-        kind: HookKind,
-        subject: String,
-    },
-    Notify {
-        kind: HookKind,
-        subject: String,
-    },
-}
 
 /// What a store of the module carries.
 #[derive(Default)]
@@ -68,30 +30,7 @@ impl HostState {
             self.died = true;
             wasmtime::bail!("the host dies here, on purpose");
         }
-        let handed = serde_json::from_str(text)
-            .map_err(|e| wasmtime::format_err!("it hands out what has no form: {e}: {text}"))?;
-        Ok(match handed {
-            Handed::Append { lines } => self.staged.append(&lines),
-            Handed::Enqueue { messages } => self.staged.enqueue(&messages),
-            Handed::Withdraw { keys } => self.staged.withdraw(&keys),
-            Handed::EnqueueInLane {
-                lane,
-                priority,
-                message,
-            } => {
-                if (&lane, priority) != (&message.lane, message.priority) {
-                    wasmtime::bail!("lane and priority are not those of the message: {text}");
-                }
-                self.staged.enqueue_in_lane(&message)
-            }
-            Handed::Cancel { keys } => self.staged.cancel(&keys),
-            Handed::Ask {
-                hook_id,
-                kind,
-                subject,
-            } => self.staged.ask(&hook_id, kind, &subject),
-            Handed::Notify { kind, subject } => self.staged.notify(kind, &subject),
-        })
+        handed::stage(&mut self.staged, text).map_err(wasmtime::Error::msg)
     }
 }
 
@@ -127,7 +66,7 @@ fn module(interpreted: bool) -> &'static Module {
             config.target("pulley64").expect("the interpreter is there");
         }
         let engine = Engine::new(&config).expect("wasmtime has an engine");
-        Module::new(&engine, CORE_MODULE).expect("the core module compiles")
+        Module::new(&engine, artifact::core_module()).expect("the core module compiles")
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! All take the same calls and give the same answers; that they do is what the vectors show.
 
+use crate::artifact;
 use qm2_core::call::{Answer, Call};
 use qm2_core::receipt::CallError;
 use qm2_core::staged::Staged;
@@ -44,7 +45,7 @@ pub fn engine(interpreted: bool) -> &'static Engine {
             interpreted,
             ..Sandbox::default()
         };
-        Engine::with(sandbox, None).expect("the embedded component compiles")
+        Engine::of_component(artifact::component(), sandbox, None).expect("the component compiles")
     })
 }
 

@@ -3,8 +3,11 @@
 //!
 //! Prints a JSON object a line, which `.ci/hosts` puts into one table. Judges no rate.
 
+mod artifact;
 mod core_module;
 mod door;
+#[path = "../../../support/handed.rs"]
+mod handed;
 mod rebuild;
 #[allow(dead_code)] // It writes vectors, too.
 #[path = "../../../support/vector.rs"]
@@ -12,7 +15,7 @@ mod vector;
 mod workload;
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use core_module::CoreModule;
 use door::{Door, Json, Records};
 use qm2_core::call::{Answer, Call};
@@ -33,16 +36,31 @@ struct Arguments {
     command: Command,
 }
 
+/// The files of a release.
+#[derive(Args)]
+struct Files {
+    /// The component; the embedded one if it is left out.
+    #[arg(long)]
+    component: Option<PathBuf>,
+    /// The plain core module; the embedded one if it is left out.
+    #[arg(long)]
+    core: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Runs every vector through every door, as it is and with a host that dies in it and comes back.
     Vectors {
+        #[command(flatten)]
+        files: Files,
         /// Folder of the vectors.
         #[arg(long)]
         vectors: PathBuf,
     },
     /// Measures envelopes a second through every door.
     Rate {
+        #[command(flatten)]
+        files: Files,
         /// Folder that `workload` wrote.
         #[arg(long)]
         workload: PathBuf,
@@ -56,25 +74,27 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Vectors { vectors } => {
+        Command::Vectors { files, vectors } => {
+            artifact::choose(files.component.as_deref(), files.core.as_deref())?;
             let files = vector::files(&vectors);
             if files.is_empty() {
                 bail!("{} holds no vectors", vectors.display());
             }
-            let native = [
-                check::<Records<false>>("wasmtime", &files),
-                check::<Json<false>>("wasmtime", &files),
-                check::<CoreModule<false>>("wasmtime", &files),
+            let both = [false, true];
+            // The interpreter takes its time; a vector with a death in it is the whole vector all the same.
+            let one = [true];
+            let held = [
+                check::<Records<false>>("wasmtime", &files, &both),
+                check::<Json<false>>("wasmtime", &files, &both),
+                check::<CoreModule<false>>("wasmtime", &files, &both),
+                check::<Records<true>>("wasmtime pulley", &files, &one),
+                check::<Json<true>>("wasmtime pulley", &files, &one),
+                check::<CoreModule<true>>("wasmtime pulley", &files, &one),
             ];
-            let interpreted = [
-                check::<Records<true>>("wasmtime pulley", &files),
-                check::<Json<true>>("wasmtime pulley", &files),
-                check::<CoreModule<true>>("wasmtime pulley", &files),
-            ];
-            let all = native.iter().chain(&interpreted);
-            Ok(ExitCode::from(u8::from(!all.into_iter().all(|held| *held))))
+            Ok(ExitCode::from(u8::from(!held.iter().all(|held| *held))))
         }
-        Command::Rate { workload } => {
+        Command::Rate { files, workload } => {
+            artifact::choose(files.component.as_deref(), files.core.as_deref())?;
             for batch in workload::BATCHES {
                 let workload = Workload::read(&workload, batch)?;
                 rate::<Records<false>>("wasmtime", batch, &workload)?;
@@ -93,20 +113,21 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// Runs the vectors through a door; says on standard error which of them do not hold, and answers whether all do.
-fn check<D: Door>(host: &str, files: &[(String, String)]) -> bool {
+/// Runs the vectors through a door, without and with a death in each; says on standard error which of them do not hold, and
+/// answers whether all do.
+fn check<D: Door>(host: &str, files: &[(String, String)], deaths: &[bool]) -> bool {
     let (started, before) = (Instant::now(), rebuild::count());
     let mut passed = 0;
     for (name, text) in files {
-        let as_it_is = || {
-            rebuild::spare();
+        let run = |dies: &bool| {
+            if *dies {
+                rebuild::choose(name);
+            } else {
+                rebuild::spare();
+            }
             vector::check::<Rebuilding<D>>(text)
         };
-        let with_a_death = || {
-            rebuild::choose(name);
-            vector::check::<Rebuilding<D>>(text)
-        };
-        match as_it_is().and_then(|()| with_a_death()) {
+        match deaths.iter().try_for_each(run) {
             Ok(()) => passed += 1,
             Err(says) => eprintln!("{host}, {}: {name}: {says}", D::NAME),
         }
@@ -123,7 +144,8 @@ fn check<D: Door>(host: &str, files: &[(String, String)]) -> bool {
 /// Measures a door: from a typed call to a typed answer and typed messages, whatever lies between.
 fn rate<D: Door>(host: &str, batch: usize, workload: &Workload) -> Result<()> {
     let (mut measured, mut envelopes) = (Duration::ZERO, 0);
-    let mut is_warm = false;
+    // The interpreter does not get any warmer.
+    let mut is_warm = host != "wasmtime";
     while measured < MEASURED {
         let mut door = D::open();
         let mut taken = 0;

@@ -83,7 +83,7 @@ impl<D: Door> vector::Instance for Rebuilding<D> {
             self.rebuild();
             answer = self.door.try_call(call);
         }
-        let answer = answer.unwrap_or_else(|fault| panic!("{}: {fault}", call.name()));
+        let answer = answer.unwrap_or_else(|fault| panic!("{}: {fault}: {call:?}", call.name()));
         let staged = self.door.take_staged();
         match (&mut self.ledger, call, &answer) {
             (_, Call::Restore { .. }, _) | (_, Call::Replay { .. }, Err(_)) => self.ledger = None,
