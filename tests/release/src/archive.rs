@@ -67,3 +67,24 @@ pub fn untar_xz(bytes: &[u8]) -> Result<Files> {
     XzReader::new(bytes, true).read_to_end(&mut tar)?;
     untar(&tar)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out_and_the_same_goes_in_as_the_same_bytes() {
+        let long = format!("a/{}", "n".repeat(90));
+        let files = Files::from([
+            ("b.json".to_owned(), vec![b'x'; 100_000]),
+            (long, b"{}".to_vec()),
+        ]);
+        let archive = tar_xz(&files).expect("it is packed");
+        assert!(archive.len() < 1_000, "{}", archive.len());
+        assert_eq!(untar_xz(&archive).expect("it is unpacked"), files);
+        assert_eq!(tar_xz(&files).expect("it is packed again"), archive);
+        let mut damaged = archive.clone();
+        damaged[archive.len() / 2] ^= 1;
+        assert_ne!(untar_xz(&damaged).ok(), Some(files));
+    }
+}

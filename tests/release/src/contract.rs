@@ -330,8 +330,46 @@ pub fn difference<T: AsRef<str>>(was: &[T], is: &[T]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+    use wit_parser::ManglingAndAbi;
+
+    /// One without code, of the world of a contract.
+    fn component_of(contract: &Contract) -> Vec<u8> {
+        let (resolve, world) = (&contract.resolve, contract.world);
+        let mut module = dummy_module(resolve, world, ManglingAndAbi::Standard32);
+        embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false)
+            .expect("it takes a contract");
+        let mut encoder = ComponentEncoder::default();
+        let encoded = encoder.module(&module).and_then(|it| it.encode());
+        encoded.expect("it becomes a component")
+    }
+
+    /// One without code, of the present world.
+    pub(crate) fn component() -> Vec<u8> {
+        component_of(&changed("0.1.0", same))
+    }
+
+    #[test]
+    fn document_of_a_component_is_read_again_and_that_of_another_world_is_none() {
+        let contract = changed("0.1.0", same);
+        let text = document(&contract, &component()).expect("it is of the world");
+        let again = Contract::of_text(&text).expect("the document parses");
+        assert_eq!(again.functions(), contract.functions());
+        assert_eq!(
+            again.plain().expect("it is printed"),
+            contract.plain().expect("it is printed")
+        );
+        let less = component_of(&changed("0.1.0", replaced(HEAD, "")));
+        assert!(document(&contract, &less).is_err(), "an export is missing");
+        let added = format!("{CANCEL}\n  pause: func() -> result<_, busy>;");
+        let more = component_of(&changed("0.1.0", replaced(CANCEL, &added)));
+        assert!(
+            document(&contract, &more).is_err(),
+            "an import is not of the world"
+        );
+    }
 
     fn text() -> String {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");

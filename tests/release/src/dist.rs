@@ -4,7 +4,7 @@
 
 use crate::archive::Files;
 use crate::checkout::{COMPONENT, CORE_MODULE, Checkout, NAME};
-use crate::contract::{Contract, Version};
+use crate::contract::{self, Contract, Version};
 use crate::image::Image;
 use crate::{sbom, schema, sha256, stamp};
 use anyhow::{Context as _, Result, ensure};
@@ -59,6 +59,9 @@ fn files(checkout: &Checkout) -> Result<Files> {
     let mut files = Files::new();
     for product in [COMPONENT, CORE_MODULE] {
         let wasm = stamp::stamped(checkout, product, &checkout.build(product)?)?;
+        if product.suffix == COMPONENT.suffix {
+            contract::document(&contract, &wasm)?;
+        }
         let name = format!("{NAME}-{version}{}", product.suffix);
         let sbom = sbom::json(checkout, product, &wasm)?;
         files.insert(format!("{name}.cdx.json"), sbom);

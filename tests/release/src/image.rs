@@ -190,3 +190,59 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
 fn sorted(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&serde_json::to_value(value)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkout::COMPONENT;
+    use crate::contract::tests::component;
+
+    fn image() -> Image {
+        let checkout = Checkout::here().expect("a clone");
+        let stamped = stamp::stamped(&checkout, COMPONENT, &component());
+        Image::new(&checkout, &stamped.expect("it is stamped"), "c.wasm").expect("an image")
+    }
+
+    #[test]
+    fn image_goes_through_its_archive_and_is_made_alike_each_time() {
+        let image = image();
+        let archive = image.archive().expect("it is packed");
+        let again = Image::of_archive(&archive).expect("it is unpacked");
+        assert_eq!(again.tag, image.tag);
+        assert_eq!(again.manifest, image.manifest);
+        assert_eq!(again.blobs, image.blobs);
+        for _ in 0..8 {
+            // Maps of the libraries have another order each time.
+            assert_eq!(self::image().archive().expect("it is packed"), archive);
+        }
+    }
+
+    #[test]
+    fn archive_with_another_byte_in_a_blob_is_refused() {
+        let image = image();
+        let archive = image.archive().expect("it is packed");
+        for name in image.blobs.keys().chain([&image.digest()]) {
+            let mut files = untar(&archive).expect("it is unpacked");
+            let blob = files.get_mut(&blob(name)).expect("it is there");
+            let place = blob.iter().rposition(u8::is_ascii_digit).expect("a digit");
+            blob[place] ^= 1;
+            let changed = tar(&files).expect("it is packed");
+            assert!(Image::of_archive(&changed).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_what_the_component_says_of_itself() {
+        let checkout = Checkout::here().expect("a clone");
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&image().manifest).expect("it is JSON");
+        let said = |name: &str| {
+            manifest["annotations"][format!("org.opencontainers.image.{name}")].clone()
+        };
+        assert_eq!(said("version"), checkout.version.as_str());
+        assert_eq!(said("revision"), checkout.revision.as_str());
+        assert_eq!(said("licenses"), checkout.license.as_str());
+        assert_eq!(said("description"), COMPONENT.description);
+        assert_eq!(said("authors"), serde_json::Value::Null);
+    }
+}

@@ -50,7 +50,7 @@ fn of_clone(checkout: &Checkout, commit: &str, clone: &Path) -> Result<String> {
         .args(["run", "--quiet", "--locked", "--manifest-path"])
         .arg(clone.join("tests/release/Cargo.toml"))
         .arg("--target-dir")
-        .arg(checkout.path("target/release-clones"))
+        .arg(checkout.path("target/release-tool"))
         .args(["--", "dist"])
         .stdout(std::process::Stdio::null())
         .status()?;
