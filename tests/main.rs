@@ -18,6 +18,7 @@ mod kill;
 mod ledger;
 mod outbox;
 mod program;
+mod releases;
 mod rules;
 mod runtime;
 mod snapshot;

@@ -10,7 +10,7 @@ use qm2_host::engine::Instance;
 use serde_json::{Value, json};
 
 /// The component as a host runs it.
-struct Component(Instance);
+pub struct Component(Instance);
 
 impl vector::Instance for Component {
     fn fresh() -> Self {

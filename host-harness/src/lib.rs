@@ -22,6 +22,7 @@
 //! | [`lifecycle`] | subagents of an agent host, and what of them is said to QM2 |
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
+//! | [`schema`] | the form of plans and agents files, for editors |
 //! | [`verify`] | whether a stored ledger holds |
 //! | [`clock`], [`error`] | time, and what can go wrong |
 
@@ -57,6 +58,7 @@ pub mod queue;
 mod replay;
 mod report;
 mod route;
+pub mod schema;
 mod session_glob;
 mod snapshot;
 pub mod socket;
