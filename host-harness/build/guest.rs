@@ -54,11 +54,12 @@ pub fn build(
     let Artifact { package, linker } = artifact;
     let status = Command::new(tools.cargo)
         .current_dir(root)
-        .args(["build", "--locked", "--package", package])
+        .args(["rustc", "--locked", "--package", package])
         .args(["--features", &features.join(",")])
         .args(["--profile", "guest", "--target", TARGET, "--target-dir"])
         .arg(out)
-        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
+        // Of this package alone, so that all artifacts share what they depend on.
+        .args(["--", "-C", &format!("linker={linker}")])
         // And none of the flags meant for the host's own code.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
@@ -73,6 +74,7 @@ pub fn build(
         .env_remove("CARGO_BUILD_RUSTC_WRAPPER")
         .env_remove("CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_BUILD_TARGET")
+        .env_remove("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET_DIR")
         .status()

@@ -147,8 +147,7 @@ impl Checkout {
             cargo: &cargo,
             rustc: &rustc,
         };
-        // One for each: another linker makes cargo compile everything anew.
-        let out = self.path("target/release-guest").join(product.package());
+        let out = self.path("target/release-guest");
         let path = guest::build(&tools, &self.root, &out, product.artifact, &[]);
         fs::read(&path).with_context(|| format!("{} is not readable", path.display()))
     }
