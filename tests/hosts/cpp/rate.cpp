@@ -11,7 +11,7 @@ using namespace qm2;
 
 namespace {
 
-constexpr double SECONDS = 1.5;
+constexpr double SECONDS = 1.0;
 
 struct Workload {
   std::string digest;

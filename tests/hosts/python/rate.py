@@ -14,7 +14,7 @@ import qm2
 from qm2 import form
 from qm2 import schema as s
 
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 def round_of(door: qm2.Door, calls: list[tuple[str, tuple[Any, ...]]], digest: str) -> tuple[float, int]:

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use workload::Workload;
 
 /// How long is measured at least, without the first round.
-const MEASURED: Duration = Duration::from_millis(1_500);
+const MEASURED: Duration = Duration::from_millis(1_000);
 
 #[derive(Parser)]
 #[command(version, about)]
