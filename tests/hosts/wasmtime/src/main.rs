@@ -156,12 +156,9 @@ fn rate<D: Door>(host: &str, batch: usize, workload: &Workload) -> Result<()> {
             let staged = door.take_staged();
             let elapsed = started.elapsed();
             drop(staged);
-            match answer? {
-                Answer::Submit(receipts) => {
-                    taken += receipts.len();
-                    round += elapsed;
-                }
-                _ => {}
+            if let Answer::Submit(receipts) = answer? {
+                taken += receipts.len();
+                round += elapsed;
             }
         }
         match door.try_call(&Call::StateDigest)?? {
