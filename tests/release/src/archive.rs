@@ -22,7 +22,8 @@ pub fn tar(files: &Files) -> Result<Vec<u8>> {
     for (name, bytes) in files {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
+        // A script is to be run.
+        header.set_mode(if name.ends_with(".sh") { 0o755 } else { 0o644 });
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);

@@ -126,6 +126,15 @@ impl Checkout {
         self.root.join(inside)
     }
 
+    /// Files of a folder that git tracks, by their paths from the root, in order.
+    ///
+    /// # Errors
+    /// git does not run.
+    pub fn tracked(&self, folder: &str) -> Result<Vec<String>> {
+        let names = git(&self.root, &["ls-files", "--", folder])?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     /// The text of a file of it.
     ///
     /// # Errors

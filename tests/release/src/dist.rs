@@ -6,7 +6,7 @@ use crate::archive::Files;
 use crate::checkout::{COMPONENT, CORE_MODULE, Checkout, NAME};
 use crate::contract::{self, Contract, Version};
 use crate::image::Image;
-use crate::{sbom, schema, sha256, stamp};
+use crate::{hosts, sbom, schema, sha256, stamp};
 use anyhow::{Context as _, Result, ensure};
 use std::fmt::Write as _;
 use std::fs;
@@ -79,6 +79,7 @@ fn files(checkout: &Checkout) -> Result<Files> {
         text.push(b'\n');
         files.insert(format!("{of}.schema.json"), text);
     }
+    files.insert(hosts::name(version), hosts::archive(checkout)?);
     for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
         files.insert(name.into(), fs::read(checkout.path(name))?);
     }

@@ -8,6 +8,7 @@
 //! | [`sbom`] | what goes into them |
 //! | [`contract`] | the WIT: as a package, as one document, and whether it keeps what an earlier one said |
 //! | [`image`], [`registry`] | the component as an OCI image, and a registry that takes it and gives it back |
+//! | [`hosts`] | adapters and examples of other languages |
 //! | [`reproduce`] | the same files out of two clones |
 //! | [`archive`], [`freeze`] | what is kept of a release, for tests of all later ones |
 //!
@@ -18,6 +19,7 @@ pub mod checkout;
 pub mod contract;
 pub mod dist;
 pub mod freeze;
+pub mod hosts;
 pub mod image;
 pub mod registry;
 pub mod reproduce;
