@@ -111,7 +111,7 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
 /// Held by the one process that owns a data directory, or one thing in it; let go when dropped.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    _file: File,
+    file: File,
 }
 
 impl Owner {
@@ -153,7 +153,14 @@ impl Owner {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(|e| HostError::io("write", &path, e))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Closing it is not enough: a process that is being started right now still has a copy until it runs its program.
+        let _ = self.file.unlock();
     }
 }
 
@@ -171,6 +178,16 @@ mod tests {
         }
         drop(owner);
         Owner::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_let_go_can_be_taken_while_a_copy_of_the_lock_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = Owner::take(folder.path()).unwrap();
+        let copy = owner.file.try_clone().unwrap();
+        drop(owner);
+        Owner::take(folder.path()).unwrap();
+        drop(copy);
     }
 
     #[test]
