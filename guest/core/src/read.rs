@@ -60,6 +60,8 @@ impl<'a> Object<'a> {
 
     /// Path of a member.
     pub(crate) fn path_of(&self, name: &str) -> String {
+        // A member without a name would have no path.
+        let name = if name.is_empty() { "\"\"" } else { name };
         if self.path.is_empty() {
             name.to_owned()
         } else {
