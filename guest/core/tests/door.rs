@@ -193,6 +193,7 @@ fn the_member_that_is_wrong_is_named_by_its_path() {
             "verdict",
             "is an object; \"no_opinion\"",
         ),
+        (json!({"call": "head", "": "c"}), "\"\"", "is unknown"),
         (json!({"call": "head", "id": "c"}), "id", "is unknown"),
         (json!(["head"]), "$", "is a list; an object"),
     ];
