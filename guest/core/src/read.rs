@@ -60,8 +60,6 @@ impl<'a> Object<'a> {
 
     /// Path of a member.
     pub(crate) fn path_of(&self, name: &str) -> String {
-        // A member without a name would have no path.
-        let name = if name.is_empty() { "\"\"" } else { name };
         if self.path.is_empty() {
             name.to_owned()
         } else {
@@ -329,6 +327,8 @@ impl<'a> Object<'a> {
         let members = self.members.into_iter().flat_map(Map::keys);
         for name in members.filter(|name| !known.contains(&name.as_str())) {
             let says = format!("is unknown; known here are {}", known.join(", "));
+            // A member without a name would have no path.
+            let name = if name.is_empty() { "\"\"" } else { name };
             self.problem(name, "unknown-member", says);
         }
     }
