@@ -206,31 +206,8 @@ words!(OutcomeKind {
     Review = "review",
     Preempts = "preempts",
 });
-object!(Rule { "resource": req resource, "strategy": req strategy, });
-object!(Owner { "resource": req resource, "session": req session, });
-take!(Rule { "resource": req resource, "strategy": req strategy, });
-take!(Owner { "resource": req resource, "session": req session, });
-take!(Policy {
-    "default": def default,
-    "rules": def rules,
-    "owners": def owners,
-    "highRisk": def high_risk,
-    "preempt": def preempt,
-});
-take!(Contender {
-    "coordinationId": req coordination_id,
-    "stepId": req step_id,
-    "attempt": req attempt,
-    "session": req session,
-    "priority": req priority,
-    "claimNumber": req claim_number,
-    "mode": req mode,
-    "baseVersion": opt base_version,
-    "regions": def regions,
-    "token": opt token,
-    "expiresMs": opt expires_ms,
-    "preemptible": def preemptible,
-});
+object!(taken Rule { "resource": req resource, "strategy": req strategy, });
+object!(taken Owner { "resource": req resource, "session": req session, });
 take!(Contest {
     "resource": req resource,
     "atMs": req at_ms,
@@ -249,14 +226,14 @@ object!(write Decision {
     "outcomes": req outcomes,
     "reason": req reason,
 });
-object!(Policy {
-    "default": req default,
-    "rules": req rules,
-    "owners": req owners,
-    "highRisk": req high_risk,
-    "preempt": req preempt,
+object!(taken Policy {
+    "default": def default,
+    "rules": def rules,
+    "owners": def owners,
+    "highRisk": def high_risk,
+    "preempt": def preempt,
 });
-object!(Contender {
+object!(taken Contender {
     "coordinationId": req coordination_id,
     "stepId": req step_id,
     "attempt": req attempt,

@@ -63,7 +63,7 @@ pub struct Token {
 }
 
 words!(Mode { Shared = "shared", Exclusive = "exclusive", });
-object!(Region { "start": req start, "end": req end, });
+object!(taken Region { "start": req start, "end": req end, });
 object!(Claim {
     "resource": req resource,
     "mode": req mode,
@@ -71,9 +71,7 @@ object!(Claim {
     "baseVersion": opt base_version,
     "regions": req regions,
 });
-take!(Region { "start": req start, "end": req end, });
-take!(Token { "resource": req resource, "token": req token, });
-object!(Token { "resource": req resource, "token": req token, });
+object!(taken Token { "resource": req resource, "token": req token, });
 
 /// An extra claim of a running step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -540,6 +540,8 @@ impl<T> Absent for Vec<T> {
 
 /// Gives a struct its canonical form: its members in order, each `req`uired, `opt`ional (an `Option`, left out if none),
 /// `set` (left out while it has its default) or `skip` (never written). With `write` before the name it can only be written.
+/// With `taken` it can be taken from outside JSON as well, where a `set` member may be left out, and a `def` one, which the
+/// canonical form always has.
 macro_rules! object {
     (write $type:ident $(<$life:lifetime>)? { $($name:literal: $mode:ident $field:ident,)* }) => {
         impl $(<$life>)? $crate::codec::Write for $type $(<$life>)? {
@@ -549,6 +551,14 @@ macro_rules! object {
                 $crate::codec::write_byte(out, b'}');
             }
         }
+    };
+    (taken write $type:ident { $($members:tt)* }) => {
+        crate::codec::object!(write $type { $($members)* });
+        crate::take::take!($type { $($members)* });
+    };
+    (taken $type:ident { $($members:tt)* }) => {
+        crate::codec::object!($type { $($members)* });
+        crate::take::take!($type { $($members)* });
     };
     ($type:ident { $($name:literal: $mode:ident $field:ident,)* }) => {
         crate::codec::object!(write $type { $($name: $mode $field,)* });
@@ -564,6 +574,9 @@ macro_rules! object {
     (@write req $value:expr, $name:literal, $out:ident) => {
         $crate::codec::write_req($out, $name, &$value);
     };
+    (@write def $value:expr, $name:literal, $out:ident) => {
+        $crate::codec::write_req($out, $name, &$value);
+    };
     (@write opt $value:expr, $name:literal, $out:ident) => {
         $crate::codec::write_opt($out, $name, &$value);
     };
@@ -573,6 +586,7 @@ macro_rules! object {
         }
     };
     (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
+    (@read def $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
     (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $name) };
     (@read set $name:literal, $input:ident) => { $crate::codec::read_set($input, $name) };
 }

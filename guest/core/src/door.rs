@@ -30,8 +30,10 @@ pub fn answer_named(request: &str, make: &mut Make<'_>) -> String {
 
 /// As [`answer_named`], of a request that may not even be text.
 pub fn answer_bytes(request: &[u8], make: &mut Make<'_>) -> String {
-    // No text is JSON without at least one character.
-    answer_named(std::str::from_utf8(request).unwrap_or(""), make)
+    match std::str::from_utf8(request) {
+        Ok(request) => answer_named(request, make),
+        Err(_) => refuse(Blame::new("$", "$ is not UTF-8")),
+    }
 }
 
 fn respond(function: Option<&str>, request: &str, make: &mut Make<'_>) -> String {
@@ -39,8 +41,15 @@ fn respond(function: Option<&str>, request: &str, make: &mut Make<'_>) -> String
     match read(function, request).map(|call| make(&call)) {
         Ok(Ok(answer)) => answer.write(&mut out),
         Ok(Err(error)) => write_error(&mut out, &error),
-        Err(blame) => write_error(&mut out, &Misread::from(blame)),
+        Err(blame) => return refuse(blame),
     }
+    codec::text_of(out)
+}
+
+/// The answer to a request that is not of the form.
+fn refuse(blame: Blame) -> String {
+    let mut out = Vec::new();
+    write_error(&mut out, &Misread::from(blame));
     codec::text_of(out)
 }
 

@@ -258,49 +258,18 @@ words!(Intent { Execute = "execute", Report = "report", Cancel = "cancel", Escal
 words!(Priority { Low = "low", Normal = "normal", High = "high", Critical = "critical", });
 words!(DeliveryMode { BestEffort = "best_effort", AtLeastOnce = "at_least_once", });
 words!(FailureClass { Retryable = "retryable", Permanent = "permanent", Unknown = "unknown", });
-take!(Trace {
+object!(taken Trace {
     "runId": opt run_id,
     "spanId": opt span_id,
     "causalRef": opt causal_ref,
     "traceparent": opt traceparent,
 });
-take!(PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
-take!(Question { "number": req number, "text": req text, });
-take!(Extension { "name": req name, "text": req text, });
-object!(Trace {
-    "runId": opt run_id,
-    "spanId": opt span_id,
-    "causalRef": opt causal_ref,
-    "traceparent": opt traceparent,
-});
-object!(PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
-object!(Question { "number": req number, "text": req text, });
-object!(Extension { "name": req name, "text": req text, });
+object!(taken PayloadRef { "uri": req uri, "sha256": req sha256, "bytes": req bytes, });
+object!(taken Question { "number": req number, "text": req text, });
+object!(taken Extension { "name": req name, "text": req text, });
 
 // Left out while they are empty, and never part of a record.
-object!(write Envelope {
-    "coordinationId": req coordination_id,
-    "stepId": opt step_id,
-    "parentStepId": opt parent_step_id,
-    "attempt": opt attempt,
-    "sourceSession": req source_session,
-    "targetSession": req target_session,
-    "intent": req intent,
-    "priority": req priority,
-    "deliveryMode": req delivery_mode,
-    "deadlineMs": opt deadline_ms,
-    "createdAtMs": req created_at_ms,
-    "trace": set trace,
-    "contentType": opt content_type,
-    "payload": opt payload,
-    "payloadRef": opt payload_ref,
-    "extensions": set extensions,
-    "outcome": opt outcome,
-    "reason": opt reason,
-    "question": opt question,
-    "tokens": set tokens,
-});
-take!(Envelope {
+object!(taken write Envelope {
     "coordinationId": req coordination_id,
     "stepId": opt step_id,
     "parentStepId": opt parent_step_id,
@@ -312,15 +281,15 @@ take!(Envelope {
     "deliveryMode": def delivery_mode,
     "deadlineMs": opt deadline_ms,
     "createdAtMs": def created_at_ms,
-    "trace": def trace,
+    "trace": set trace,
     "contentType": opt content_type,
     "payload": opt payload,
     "payloadRef": opt payload_ref,
-    "extensions": def extensions,
+    "extensions": set extensions,
     "outcome": opt outcome,
     "reason": opt reason,
     "question": opt question,
-    "tokens": def tokens,
+    "tokens": set tokens,
 });
 
 impl Take for Outcome {

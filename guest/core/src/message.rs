@@ -150,7 +150,6 @@ words!(NoticeKind {
 });
 words!(HumanVerdict { Approve = "approve", Deny = "deny", Completed = "completed", });
 words!(Role { User = "user", Operator = "operator", Admin = "admin", Owner = "owner", });
-take!(Caller { "session": req session, "role": opt role, });
 take!(Notice { "key": req key, "kind": req kind, });
 object!(write Message {
     "key": req key,
@@ -161,7 +160,7 @@ object!(write Message {
     "deadlineMs": opt deadline_ms,
     "envelope": req envelope,
 });
-object!(Caller { "session": req session, "role": opt role, });
+object!(taken Caller { "session": req session, "role": opt role, });
 
 impl Take for HookVerdict {
     fn take(at: &At<'_, '_>) -> Self {

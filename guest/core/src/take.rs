@@ -187,7 +187,8 @@ impl Object<'_> {
     }
 }
 
-/// Makes a struct one that can be taken: each member `req`uired, `opt`ional, or with its `def`ault where it is left out.
+/// Makes a struct one that can be taken: each member `req`uired, `opt`ional, or with its default (`def`, `set`) where it is
+/// left out. One that is written as well says so to `object!`.
 macro_rules! take {
     ($type:ident { $($name:literal: $mode:ident $field:ident,)* }) => {
         impl $crate::take::Take for $type {
@@ -202,6 +203,7 @@ macro_rules! take {
     (@req $object:ident, $name:literal) => { $object.take($name) };
     (@opt $object:ident, $name:literal) => { $object.take_opt($name) };
     (@def $object:ident, $name:literal) => { $object.take_opt($name).unwrap_or_default() };
+    (@set $object:ident, $name:literal) => { $object.take_opt($name).unwrap_or_default() };
 }
 
 pub(crate) use take;

@@ -226,10 +226,8 @@ fn what_is_no_json_is_told_where() {
     let deep = "[".repeat(100_000);
     assert!(read(None, &deep).is_err());
     let answer = door::answer_bytes(b"{\"call\":\"head\xff\"}", &mut |_| Err(CallError::Rebuild));
-    assert!(
-        answer.starts_with("{\"error\":{\"code\":\"invalid-request\""),
-        "{answer}"
-    );
+    let wanted = r#"{"error":{"code":"invalid-request","message":"$ is not UTF-8","field":"$"}}"#;
+    assert_eq!(answer, wanted);
 }
 
 /// Both ways to name the function, and members in any order with any white space.
