@@ -1,6 +1,7 @@
 // The component and the core module in wasmtime.
 
 #include "door.hpp"
+#include "handed_out.hpp"
 
 #include <fstream>
 #include <map>
@@ -184,34 +185,6 @@ struct SaidKeys {
   std::vector<std::string> keys;
   QM2_FIELDS { v("keys", "keys", self.keys); }
 };
-struct SaidInLane {
-  std::string lane;
-  Priority priority{};
-  Message message;
-  QM2_FIELDS {
-    v("lane", "lane", self.lane);
-    v("priority", "priority", self.priority);
-    v("message", "message", self.message);
-  }
-};
-struct SaidAsk {
-  std::string hook_id;
-  HookKind kind{};
-  std::string subject;
-  QM2_FIELDS {
-    v("hook-id", "hookId", self.hook_id);
-    v("kind", "kind", self.kind);
-    v("subject", "subject", self.subject);
-  }
-};
-struct SaidNotice {
-  HookNotice kind{};
-  std::string subject;
-  QM2_FIELDS {
-    v("kind", "kind", self.kind);
-    v("subject", "subject", self.subject);
-  }
-};
 
 bool handed_out(Imports &imports, const Json &json) {
   auto name = json.at("call").get<std::string>();
@@ -224,15 +197,15 @@ bool handed_out(Imports &imports, const Json &json) {
   if (name == "cancel")
     return imports.cancel(form::read_call<SaidKeys>(json).keys);
   if (name == "enqueue-in-lane") {
-    auto said = form::read_call<SaidInLane>(json);
+    auto said = form::read_call<LaneMessage>(json);
     return imports.enqueue_in_lane(std::move(said.lane), said.priority, std::move(said.message));
   }
   if (name == "ask") {
-    auto said = form::read_call<SaidAsk>(json);
+    auto said = form::read_call<HookAsk>(json);
     return imports.ask(std::move(said.hook_id), said.kind, std::move(said.subject));
   }
   if (name == "notify") {
-    auto said = form::read_call<SaidNotice>(json);
+    auto said = form::read_call<HookTold>(json);
     return imports.notify(said.kind, std::move(said.subject));
   }
   throw FormError("the module calls something that is not known: " + name);

@@ -4,39 +4,11 @@
 #pragma once
 
 #include "form.hpp"
+#include "handed_out.hpp"
 
 struct sqlite3;
 
 namespace qm2 {
-
-struct LaneMessage {
-  std::string lane;
-  Priority priority{};
-  Message message;
-  QM2_FIELDS {
-    v("lane", "lane", self.lane);
-    v("priority", "priority", self.priority);
-    v("message", "message", self.message);
-  }
-};
-struct HookAsk {
-  std::string hook_id;
-  HookKind kind{};
-  std::string subject;
-  QM2_FIELDS {
-    v("hook-id", "hookId", self.hook_id);
-    v("kind", "kind", self.kind);
-    v("subject", "subject", self.subject);
-  }
-};
-struct HookTold {
-  HookNotice kind{};
-  std::string subject;
-  QM2_FIELDS {
-    v("kind", "kind", self.kind);
-    v("subject", "subject", self.subject);
-  }
-};
 
 // What one call handed out, in the order in which it was said.
 struct Staged {
