@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -34,7 +34,11 @@ const HOURS: u64 = 72;
 const STEP_MS: u64 = 30_000;
 /// Real time for what such a step starts.
 const PAUSE: Duration = Duration::from_millis(3);
+/// Real time in which what is due at the end has to have happened, however busy the machine is.
+const SETTLE: Duration = Duration::from_secs(60);
 const START_MS: u64 = 1_800_000_000_000;
+/// The domain sends while the clock moves: four looks between two instructions.
+const REMOTE_LEEWAY_MS: u64 = 4 * STEP_MS;
 /// Tries of an entry: the first one and five more.
 const TRIES_MAX: usize = 6;
 
@@ -52,16 +56,19 @@ impl Random {
 struct Away {
     random: Random,
     clock: ManualClock,
+    /// How far the clock may move between the queue's last look at it and the send: nothing where its mover waits for the send.
+    leeway_ms: u64,
     tried: Mutex<BTreeMap<String, Vec<u64>>>,
     has: Mutex<BTreeSet<String>>,
     late: AtomicUsize,
 }
 
 impl Away {
-    fn new(random: &Random, clock: &ManualClock) -> Arc<Self> {
+    fn new(random: &Random, clock: &ManualClock, leeway_ms: u64) -> Arc<Self> {
         Arc::new(Self {
             random: random.clone(),
             clock: clock.clone(),
+            leeway_ms,
             tried: Mutex::default(),
             has: Mutex::default(),
             late: AtomicUsize::new(0),
@@ -79,7 +86,8 @@ impl Channel for Away {
         let mut tried = self.tried.lock().expect("no panic");
         tried.entry(entry.key.clone()).or_default().push(now_ms);
         drop(tried);
-        if entry.deadline_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+        let is_late = |at_ms| at_ms + self.leeway_ms <= now_ms;
+        if entry.deadline_ms.is_some_and(is_late) {
             self.late.fetch_add(1, Ordering::SeqCst);
         }
         let came = match self.random.below(10) {
@@ -255,9 +263,9 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
         clock: clock.clone(),
         engine: Engine::new().expect("the component loads"),
         stream: EventStream::new(clock.clone()),
-        remote: Away::new(&random, &clock),
+        remote: Away::new(&random, &clock, REMOTE_LEEWAY_MS),
     };
-    let chat = Away::new(&random, &clock);
+    let chat = Away::new(&random, &clock, 0);
     let channels = Channels::new().channel("chat", chat.clone());
     let mut queue = host.queue();
     let mut domain = host.open().await;
@@ -345,19 +353,31 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
             host.stream.rotate();
         }
     }
+    // Coordinations: each has ended. All their times are over, but a machine that was busy with something else may still owe
+    // the domain the real time for it.
+    let waiting = Instant::now();
+    let open = loop {
+        let created = with_record(&domain, "coordination.created").await;
+        let ended = with_record(&domain, "coordination.terminal").await;
+        assert_eq!(created.len() as u64, number);
+        let open: Vec<String> = created.difference(&ended).cloned().collect();
+        if open.is_empty() || waiting.elapsed() > SETTLE {
+            break open;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(open, Vec::<String>::new());
     // Lanes: nothing is held, nothing is kept but what is set.
     let lanes = domain.lanes();
+    while lanes.len_total() > 0 && waiting.elapsed() < SETTLE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(
         (lanes.len_total(), lanes.active_lanes()),
         (0, Vec::<String>::new())
     );
     let kept = lanes.kept();
     assert_eq!((kept.sessions, kept.keys), (0, 0), "{kept:?}");
-    // Coordinations: each has ended.
-    let created = with_record(&domain, "coordination.created").await;
-    let ended = with_record(&domain, "coordination.terminal").await;
-    assert_eq!(created.len() as u64, number);
-    assert_eq!(created.difference(&ended).count(), 0);
     // Entries: none tried too often, none after its deadline, and none is left.
     for away in [&chat, &host.remote] {
         let tried = away.tried.lock().expect("no panic");

@@ -258,6 +258,10 @@ impl DurableQueue {
             return Ok(Tried::Gone);
         }
         entry.state = SendState::SendStarted;
+        // The note may have waited for a slow disk.
+        if entry.is_late(self.now_ms()) {
+            return self.give_up(&entry, Reason::Deadline, None).await;
+        }
         let Err(error) = channel.send(&entry).await else {
             return Ok(Tried::Sent);
         };

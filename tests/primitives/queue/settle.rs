@@ -2,10 +2,12 @@
 
 use super::{BEGIN_MS, Outbox, Recipient, chat, down, drain, new, open, summary, unconnected};
 use qm2_host::HostError;
+use qm2_host::clock::{Clock, ManualClock};
 use qm2_host::queue::{
-    Delivered, Evidence, Place, Policy, Reason, Reconciled, SendError, SendState, beside,
+    Delivered, Evidence, Options, Place, Policy, Reason, Reconciled, SendError, SendState, beside,
 };
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[tokio::test]
 async fn same_key_again_is_the_same_entry_wherever_it_is() {
@@ -106,6 +108,50 @@ async fn nothing_is_sent_at_or_after_its_deadline() {
     let late = place.queue.replay("at", Evidence::Kept).await.unwrap_err();
     assert!(late.to_string().contains("deadline has passed"), "{late}");
     assert_eq!(place.dead().await.len(), 2);
+}
+
+/// A clock that moves on by a millisecond each time it is looked at.
+#[derive(Clone)]
+struct Looked(ManualClock);
+
+impl Clock for Looked {
+    fn now_ms(&self) -> u64 {
+        self.0.forward(1);
+        self.0.now_ms()
+    }
+
+    fn sleep_until(&self, at_ms: Option<u64>) -> Duration {
+        self.0.sleep_until(at_ms)
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_whose_deadline_comes_while_the_send_is_noted() {
+    let mut sent = 0;
+    // Wherever the deadline falls among the queue's looks at the clock.
+    for after_ms in 2..30 {
+        let folder = tempfile::tempdir().unwrap();
+        let time = ManualClock::at(BEGIN_MS);
+        let options = Options::new().clock(Looked(time.clone()));
+        let queue = options.open(folder.path()).unwrap();
+        let deadline_ms = BEGIN_MS + after_ms;
+        queue
+            .enqueue(new("a").deadline_ms(deadline_ms))
+            .await
+            .unwrap();
+        let recipient = Recipient::new();
+        let now = time.clone();
+        recipient.on_send(move |_| assert!(now.now_ms() < deadline_ms, "sent at {after_ms}"));
+        drain(&queue, &recipient).await;
+        sent += recipient.keys().len();
+        let reasons = queue.dead_letters().await.unwrap();
+        let reasons: Vec<Reason> = reasons.iter().map(|dead| dead.reason).collect();
+        match recipient.keys().is_empty() {
+            true => assert_eq!(reasons, [Reason::Deadline], "{after_ms}"),
+            false => assert_eq!(reasons, [], "{after_ms}"),
+        }
+    }
+    assert!((1..28).contains(&sent), "{sent} were sent");
 }
 
 #[tokio::test]
