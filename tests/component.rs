@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 /// What it may have now, in bytes, so that growth is seen. 400 000 is where it has to come down to.
-const BYTES_MAX: usize = 550_000;
+const BYTES_MAX: usize = 660_000;
 /// What is needed to build the component; cargo looks at every member of the workspace.
 const SOURCES: [&str; 12] = [
     ".cargo",

@@ -2,7 +2,8 @@
 //!
 //! One sort and one tree for every type: the component has to be small, and each type that is sorted or kept in a tree of
 //! its own adds kilobytes to it. The tree's keys are bytes, so whoever keeps something in it says the order as bytes;
-//! what the bytes mean is not known here.
+//! what the bytes mean is not known here. In the tree they stand as words: keys begin alike for long, and the component
+//! compares bytes one by one.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
@@ -119,7 +120,7 @@ impl<V> Ordered<V> {
     }
 
     pub(crate) fn first(&self) -> Option<&V> {
-        self.iter().next()
+        self.values[self.places.first()?].as_ref()
     }
 
     /// All values.
@@ -134,11 +135,19 @@ impl<V> Ordered<V> {
             values: &self.values,
         }
     }
+
+    /// Those past a key.
+    pub(crate) fn after(&self, key: &[u8]) -> Walk<'_, V> {
+        Walk {
+            keys: self.places.after(key),
+            values: &self.values,
+        }
+    }
 }
 
 /// Values in order.
 pub(crate) struct Walk<'a, V> {
-    keys: btree_map::Range<'a, Box<[u8]>, usize>,
+    keys: btree_map::Range<'a, Box<[u64]>, usize>,
     values: &'a [Option<V>],
 }
 
@@ -154,7 +163,7 @@ impl<'a, V> Iterator for Walk<'a, V> {
 /// Where the values stand; nothing here knows their type.
 #[derive(Clone, Debug, Default)]
 struct Places {
-    tree: BTreeMap<Box<[u8]>, usize>,
+    tree: BTreeMap<Box<[u64]>, usize>,
     /// Places without a value.
     free: Vec<usize>,
 }
@@ -163,36 +172,88 @@ struct Places {
 impl Places {
     #[inline(never)]
     fn get(&self, key: &[u8]) -> Option<usize> {
-        self.tree.get(key).copied()
+        let mut words = Words::default();
+        self.tree.get(words.of(key)).copied()
     }
 
     /// The place of a key; a new one is a free one, or `end`.
     #[inline(never)]
     fn insert(&mut self, key: &[u8], end: usize) -> usize {
-        if let Some(place) = self.get(key) {
-            return place;
+        let mut words = Words::default();
+        let words = words.of(key);
+        if let Some(place) = self.tree.get(words) {
+            return *place;
         }
         let place = self.free.pop().unwrap_or(end);
-        self.tree.insert(key.into(), place);
+        self.tree.insert(words.into(), place);
         place
     }
 
     #[inline(never)]
     fn remove(&mut self, key: &[u8]) -> Option<usize> {
-        let place = self.tree.remove(key)?;
+        let mut words = Words::default();
+        let place = self.tree.remove(words.of(key))?;
         self.free.push(place);
         Some(place)
     }
 
     #[inline(never)]
-    fn from(&self, key: &[u8]) -> btree_map::Range<'_, Box<[u8]>, usize> {
+    fn first(&self) -> Option<usize> {
+        self.tree.first_key_value().map(|(_, place)| *place)
+    }
+
+    #[inline(never)]
+    fn from(&self, key: &[u8]) -> btree_map::Range<'_, Box<[u64]>, usize> {
+        let mut words = Words::default();
         self.tree
-            .range::<[u8], _>((Bound::Included(key), Bound::Unbounded))
+            .range::<[u64], _>((Bound::Included(words.of(key)), Bound::Unbounded))
+    }
+
+    #[inline(never)]
+    fn after(&self, key: &[u8]) -> btree_map::Range<'_, Box<[u64]>, usize> {
+        let mut words = Words::default();
+        self.tree
+            .range::<[u64], _>((Bound::Excluded(words.of(key)), Bound::Unbounded))
+    }
+}
+
+/// Words of keys as long as most are.
+const WORDS: usize = 24;
+
+/// A key as words: its bytes, the first one highest, with zeros after the last, and how many there are. That keeps the order
+/// of all keys of which none is another one with zeros after it. Those that are kept are such: texts hold no zero, and in
+/// keys of one kind the numbers stand in the same places. What is looked for may hold zeros, and finds nothing then.
+#[derive(Default)]
+struct Words {
+    few: [u64; WORDS],
+    many: Vec<u64>,
+}
+
+impl Words {
+    fn of(&mut self, key: &[u8]) -> &[u64] {
+        let count = key.len().div_ceil(8) + 1;
+        let words = if count > WORDS {
+            self.many.resize(count, 0);
+            &mut self.many[..]
+        } else {
+            &mut self.few[..count]
+        };
+        let (whole, rest) = key.as_chunks::<8>();
+        for (word, bytes) in words.iter_mut().zip(whole) {
+            *word = u64::from_be_bytes(*bytes);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            words[count - 2] = u64::from_be_bytes(last);
+        }
+        words[count - 1] = key.len() as u64;
+        words
     }
 }
 
 #[inline(never)]
-fn next_place(keys: &mut btree_map::Range<'_, Box<[u8]>, usize>) -> Option<usize> {
+fn next_place(keys: &mut btree_map::Range<'_, Box<[u64]>, usize>) -> Option<usize> {
     keys.next().map(|(_, place)| *place)
 }
 
@@ -259,6 +320,33 @@ mod tests {
         assert_eq!((ordered.first(), ordered.get(b"c")), (Some(&5), Some(&3)));
         assert_eq!((ordered.len(), ordered.values.len()), (3, 3));
         assert!(ordered.contains(b"c") && !ordered.contains(b"a"));
+    }
+
+    #[test]
+    fn keys_of_any_length_are_kept_apart_and_in_order() {
+        let mut ordered = Ordered::default();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for length in [1, 2, 7, 8, 9, 15, 16, 17, 183, 184, 185, 192, 193, 400] {
+            for last in [1, 0x7f, 0xff] {
+                let mut key = vec![b'a'; length];
+                key[length - 1] = last;
+                keys.push(key);
+            }
+        }
+        for (value, key) in keys.iter().enumerate() {
+            assert_eq!(ordered.insert(key, value), None);
+        }
+        for (value, key) in keys.iter().enumerate() {
+            assert_eq!(ordered.get(key), Some(&value));
+            let longer = [key, &[0][..]].concat();
+            assert!(!ordered.contains(&longer) && ordered.remove(&longer).is_none());
+        }
+        let mut sorted = keys.clone();
+        sorted.sort();
+        let walked: Vec<&Vec<u8>> = ordered.iter().map(|value| &keys[*value]).collect();
+        assert_eq!(walked, sorted.iter().collect::<Vec<_>>());
+        let past: Vec<usize> = ordered.after(&sorted[3]).copied().collect();
+        assert_eq!(keys[past[0]], sorted[4]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! to the component.
 
 use crate::event::Name;
-use crate::order::{Key, Ordered};
+use crate::order::Ordered;
 
 /// A map from names to values.
 #[derive(Clone, Debug)]
@@ -54,9 +54,11 @@ impl<V> Table<V> {
 
     /// Those past a name.
     pub(crate) fn after(&self, name: Option<&str>) -> impl Iterator<Item = (&Name, &V)> {
-        // Nothing stands between a name and the same with a zero byte; that is how one name is left out.
-        let from = name.map_or_else(Key::default, |name| Key::default().text(name));
-        self.all.from(&from).map(|(name, value)| (name, value))
+        let walk = match name {
+            Some(name) => self.all.after(name.as_bytes()),
+            None => self.all.iter(),
+        };
+        walk.map(|(name, value)| (name, value))
     }
 }
 

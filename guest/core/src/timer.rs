@@ -82,10 +82,14 @@ impl Timers {
 
     /// Whether more than `count` timers are due.
     pub(crate) fn more_due_than(&self, count: usize, now_ms: u64) -> bool {
-        self.all
-            .iter()
-            .nth(count)
-            .is_some_and(|timer| timer.due_ms <= now_ms)
+        // Nearly always nothing is due, and that is seen without counting.
+        self.all.len() > count
+            && self.first_due(now_ms).is_some()
+            && self
+                .all
+                .iter()
+                .nth(count)
+                .is_some_and(|timer| timer.due_ms <= now_ms)
     }
 
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
