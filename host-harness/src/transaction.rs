@@ -7,6 +7,7 @@ use crate::contract;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
 use crate::guard::Guards;
+use crate::repeatable::Repeatable;
 use crate::replay;
 use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
@@ -30,6 +31,8 @@ const FAULTS_A_BATCH_MAX: usize = 4;
 
 /// What the rest of the domain gets to know.
 pub(crate) enum Said {
+    /// The ledger was replayed: which of its coordinations may run their attempts again.
+    Replayed(Repeatable),
     /// This is durable now.
     Durable(Staged),
     /// Nothing will be recorded any more.
@@ -268,6 +271,7 @@ impl Writer {
     fn replay(&mut self) -> Result<()> {
         let replayed = replay::from_store(&self.engine, &mut *self.store)?;
         self.instance = Some(replayed.instance);
+        (self.outside.sink)(Said::Replayed(replayed.repeatable));
         (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
         self.chain = Chain {
             head: replayed.head,
