@@ -226,15 +226,20 @@ impl Writer {
         if group.staged.is_empty() && group.transaction.is_empty() {
             // Nothing to keep but what can wait.
             self.group.finished = std::mem::take(&mut group.finished);
-        } else if let Err(e) = self.store.commit(&group.make_transaction()) {
-            tracing::error!("{e}; the store is opened anew");
-            self.failure = e.to_string();
-            for (reply, _) in group.answers {
-                let _ = reply.send(Err(HostError::Retry));
+        } else {
+            let mut transaction = group.make_transaction();
+            if let Err(e) = self.store.commit(&transaction) {
+                tracing::error!("{e}; the store is opened anew");
+                self.failure = e.to_string();
+                for (reply, _) in group.answers {
+                    let _ = reply.send(Err(HostError::Retry));
+                }
+                self.instance = None;
+                self.return_to_stored();
+                return false;
             }
-            self.instance = None;
-            self.return_to_stored();
-            return false;
+            group.staged.lines = std::mem::take(&mut transaction.lines);
+            group.staged.messages = std::mem::take(&mut transaction.enqueued);
         }
         for (reply, answer) in group.answers {
             // A caller that went away has its answer in the ledger.
@@ -513,10 +518,11 @@ fn untried() -> Rejection {
 }
 
 impl Group {
+    /// Lines and messages are lent to it: they go out once they are kept.
     fn make_transaction(&mut self) -> Transaction {
         let mut transaction = std::mem::take(&mut self.transaction);
-        transaction.lines.clone_from(&self.staged.lines);
-        transaction.enqueued.clone_from(&self.staged.messages);
+        transaction.lines = std::mem::take(&mut self.staged.lines);
+        transaction.enqueued = std::mem::take(&mut self.staged.messages);
         transaction
             .dequeued
             .extend_from_slice(&self.staged.withdrawn);
