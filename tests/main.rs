@@ -3,6 +3,7 @@
 //! Small tests of one module stand in that module.
 
 mod asking;
+mod begun;
 mod bench;
 mod cli;
 mod component;

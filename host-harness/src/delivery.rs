@@ -4,10 +4,14 @@
 //! not decide what a message means for its step; the component does.
 
 mod attempt;
+mod begun;
+mod ends;
 mod outbox;
 mod question;
 mod stay;
 
+use self::begun::Begun;
+use self::ends::Ends;
 pub(crate) use self::question::Answers;
 use self::question::Question;
 use crate::agent::Agent;
@@ -15,6 +19,7 @@ use crate::contract::{ANSWER_PREFIX, QUESTION_PREFIX};
 use crate::lane::{Entry, LaneSet};
 use crate::process::Context;
 use crate::queue::DurableQueue;
+use crate::repeatable::Repeatable;
 use crate::report::Report;
 use crate::route::{Route, Routes};
 use crate::submit::{Finished, Input, Side, Submitter};
@@ -59,6 +64,11 @@ struct State {
     readers: HashMap<(String, Option<String>), Vec<mpsc::UnboundedSender<Message>>>,
     /// How many are looked through for those who went away.
     readers_max: usize,
+    /// Coordinations whose functions may begin before their ack is durable.
+    repeatable: Repeatable,
+    /// Functions that have begun so.
+    begun: Begun,
+    ends: Ends,
 }
 
 impl State {
@@ -77,8 +87,10 @@ impl State {
 
 /// An attempt that was handed out and whose end is not settled.
 struct Attempt {
-    execute: Envelope,
+    message: Arc<Message>,
     stage: Stage,
+    /// Its function has begun, and neither its ack nor its report is on its way.
+    is_unsaid: bool,
     /// It is sent through a channel, or may have been.
     is_sent_out: bool,
     /// The component has ended it; what comes is late.
@@ -121,6 +133,13 @@ impl Delivery {
 
     /// Hands out what a commit has made durable.
     pub(crate) fn hand_out(self: &Arc<Self>, staged: Staged) {
+        if !staged.lines.is_empty() {
+            let mut state = self.lock();
+            for line in &staged.lines {
+                state.repeatable.learn(line);
+                state.ends.see(line);
+            }
+        }
         for key in staged.withdrawn.iter().chain(&staged.lane_cancelled) {
             self.withdraw(key);
         }
@@ -131,6 +150,11 @@ impl Delivery {
             (message.lane, message.priority) = (lane, priority);
             self.deliver(message);
         }
+    }
+
+    /// What the ledger says of the coordinations that live, in the place of what was known.
+    pub(crate) fn learn(&self, repeatable: Repeatable) {
+        self.lock().repeatable = repeatable;
     }
 
     /// Reports to an owner session, of all coordinations or of one: those that wait, then those that come.
@@ -237,6 +261,7 @@ impl Delivery {
 
     /// Puts an attempt into its lane, once.
     fn execute(self: &Arc<Self>, message: Message) {
+        let message = Arc::new(message);
         let (coordination_id, session) = (
             &message.envelope.coordination_id,
             &message.envelope.target_session,
@@ -248,13 +273,18 @@ impl Delivery {
             _ => Stage::Waiting,
         };
         let mut state = self.lock();
-        if state.closing || state.attempts.contains_key(&message.key) {
+        if state.closing {
             return;
         }
-        let execute = message.envelope.clone();
+        if state.attempts.contains_key(&message.key) {
+            // Whoever sends it again has not heard that it has begun.
+            self.say_begun(&mut state, &message.key);
+            return;
+        }
         let attempt = Attempt {
-            execute,
+            message: message.clone(),
             stage,
+            is_unsaid: false,
             // One that is kept for another process may be in the queue from an earlier one.
             is_sent_out: self.outbox.is_some()
                 && matches!(route, Route::To(Agent::Channel(_)) | Route::NotServedHere),
@@ -266,8 +296,8 @@ impl Delivery {
         drop(state);
         match route {
             Route::To(agent) => {
-                let this = self.clone();
-                self.enqueue(&message.clone(), async move {
+                let (this, of) = (self.clone(), message.clone());
+                self.enqueue(&of, async move {
                     this.run(message, agent, cancel).await;
                 });
             }
@@ -330,7 +360,8 @@ impl Delivery {
         self.runtime.spawn(async move {
             let report = Report::retryable("cancelled", "it was cancelled before it started");
             tracing::debug!("{key} was cancelled before it started");
-            this.report(&attempt.execute, report, Side::default()).await;
+            this.report(&attempt.message.envelope, report, Side::default())
+                .await;
         });
     }
 

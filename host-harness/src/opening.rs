@@ -483,6 +483,7 @@ fn sink(
     guards: Arc<Guards>,
 ) -> Sink {
     Box::new(move |said| match said {
+        Said::Replayed(repeatable) => delivery.learn(repeatable),
         Said::Durable(mut staged) => {
             stream.publish(&staged.lines);
             hooks.hand_out(&mut staged);

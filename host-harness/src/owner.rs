@@ -65,6 +65,7 @@ impl Domain {
         let parsed = self.parse(plan)?;
         // Before the plan is submitted, so that no report is missed.
         let (owner, id) = (&parsed.owner_session, &parsed.coordination_id);
+        let awaited = self.0.delivery.await_end(id);
         let mut reports = self.0.delivery.reports(owner, Some(id));
         let receipt = self.submit_parsed(&parsed, plan).await??;
         let mut is_final = receipt.terminal.is_some();
@@ -83,10 +84,17 @@ impl Domain {
         }
         self.idle(&parsed.coordination_id).await;
         if receipt.state != "closed" {
-            let keys = self.open_reports(&parsed.coordination_id).await?;
+            // Of a plan that began here all reports were handed out here; others may have been given up before.
+            let keys = match receipt.replayed {
+                false => self.0.delivery.open_reports(&parsed.coordination_id),
+                true => self.open_reports(&parsed.coordination_id).await?,
+            };
             self.acknowledge(&parsed.owner_session, keys).await?;
         }
-        self.ended(&parsed.coordination_id).await
+        match awaited.line() {
+            Some(line) => self.ended_as(&parsed.coordination_id, &[line]).await,
+            None => self.ended(&parsed.coordination_id).await,
+        }
     }
 
     /// Cancels a coordination, or one step of it, as this caller. Agents are told at once and have the plan's grace to end.
@@ -155,6 +163,11 @@ impl Domain {
         let lines = self
             .with_store(move |store| store.coordination_lines(&id))
             .await?;
+        self.ended_as(coordination_id, &lines).await
+    }
+
+    /// What lines of a coordination say about its end, and the head.
+    async fn ended_as(&self, coordination_id: &str, lines: &[String]) -> Result<Ended> {
         let Answer::Head(head) = self.call(Call::Head).await? else {
             return Err(unexpected());
         };

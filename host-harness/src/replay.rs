@@ -5,6 +5,7 @@
 
 use crate::engine::{Engine, Instance};
 use crate::error::{HostError, Result};
+use crate::repeatable::Repeatable;
 use crate::store::{Snapshot, Store};
 use qm2_core::call::{Answer, Call};
 use qm2_core::ledger::Chain;
@@ -26,6 +27,8 @@ pub(crate) struct Replayed {
     pub(crate) head: Head,
     /// Number of the last record that its snapshot covers; 0 if it was made without one.
     pub(crate) snapshot_seq: u64,
+    /// What the lines say of the coordinations that live.
+    pub(crate) repeatable: Repeatable,
 }
 
 /// A new instance with everything that is stored.
@@ -57,8 +60,11 @@ fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) ->
         None => Head::default(),
     };
     let feed = |lines, head: &Head| replay(&mut instance, lines, head);
-    let head = follow(store, Chain::default(), base.seq, feed)?;
+    let mut repeatable = Repeatable::default();
+    let look = |line: &str| repeatable.learn(line);
+    let head = follow(store, Chain::default(), base.seq, look, feed)?;
     Ok(Replayed {
+        repeatable,
         instance,
         head,
         snapshot_seq: base.seq,
@@ -88,10 +94,11 @@ pub(crate) fn snapshot(
         }
     }
     let chain = Chain { head: base.clone() };
-    let head = follow(store, chain, base.seq, |lines, head| {
+    let feed = |lines, head: &Head| {
         go_on()?;
         replay(&mut instance, lines, head)
-    })?;
+    };
+    let head = follow(store, chain, base.seq, |_| {}, feed)?;
     let mut chunks = Vec::new();
     let mut bytes = 0;
     let mut cursor = None;
@@ -153,12 +160,13 @@ fn restore(
     Ok(restored)
 }
 
-/// Verifies the chain to the end of the store, and gives the lines after `fed` to `feed`, many at a time, with the last of
-/// them as the chain has it.
+/// Verifies the chain to the end of the store, shows every line to `look`, and gives those after `fed` to `feed`, many at a
+/// time, with the last of them as the chain has it.
 fn follow(
     store: &dyn Store,
     mut chain: Chain,
     fed: u64,
+    mut look: impl FnMut(&str),
     mut feed: impl FnMut(Vec<String>, &Head) -> Result<()>,
 ) -> Result<Head> {
     let mut lines = Vec::new();
@@ -171,6 +179,7 @@ fn follow(
                 seq: fault.seq,
                 reason: fault.message,
             })?;
+            look(&line);
             if chain.head.seq > fed {
                 bytes += line.len();
                 lines.push(line);

@@ -6,6 +6,7 @@
 pub(crate) mod file;
 
 use crate::error::{HostError, Result};
+use crate::line_head::LineHead;
 use crate::paths;
 use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
 use qm2_core::message::Message;
@@ -311,16 +312,21 @@ fn write_lines(
         .prepare_cached("INSERT INTO ledger VALUES (?1, ?2, ?3)")
         .map_err(failed)?;
     for (due, line) in (last.unsigned_abs() + 1..).zip(lines) {
-        let place: Place = serde_json::from_str(line)
-            .map_err(|e| refused(format!("record {due} is not a ledger line: {e}")))?;
-        if place.seq != due {
-            return Err(refused(format!(
-                "record {} came where {due} is due",
-                place.seq
-            )));
+        let place: Place;
+        let (seq, coordination_id) = match LineHead::of(line) {
+            Some(head) => (head.seq, head.coordination_id),
+            // In another order, or none at all.
+            None => {
+                place = serde_json::from_str(line)
+                    .map_err(|e| refused(format!("record {due} is not a ledger line: {e}")))?;
+                (place.seq, place.coordination_id.as_deref())
+            }
+        };
+        if seq != due {
+            return Err(refused(format!("record {seq} came where {due} is due")));
         }
         insert
-            .execute(params![integer(due), place.coordination_id, line])
+            .execute(params![integer(due), coordination_id, line])
             .map_err(failed)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use crate::contract;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
 use crate::guard::Guards;
+use crate::repeatable::Repeatable;
 use crate::replay;
 use crate::store::{DeadLetter, Store, Transaction};
 use crate::submit::{Finished, Reply, Side};
@@ -30,6 +31,8 @@ const FAULTS_A_BATCH_MAX: usize = 4;
 
 /// What the rest of the domain gets to know.
 pub(crate) enum Said {
+    /// The ledger was replayed: which of its coordinations may run their attempts again.
+    Replayed(Repeatable),
     /// This is durable now.
     Durable(Staged),
     /// Nothing will be recorded any more.
@@ -223,15 +226,20 @@ impl Writer {
         if group.staged.is_empty() && group.transaction.is_empty() {
             // Nothing to keep but what can wait.
             self.group.finished = std::mem::take(&mut group.finished);
-        } else if let Err(e) = self.store.commit(&group.make_transaction()) {
-            tracing::error!("{e}; the store is opened anew");
-            self.failure = e.to_string();
-            for (reply, _) in group.answers {
-                let _ = reply.send(Err(HostError::Retry));
+        } else {
+            let mut transaction = group.make_transaction();
+            if let Err(e) = self.store.commit(&transaction) {
+                tracing::error!("{e}; the store is opened anew");
+                self.failure = e.to_string();
+                for (reply, _) in group.answers {
+                    let _ = reply.send(Err(HostError::Retry));
+                }
+                self.instance = None;
+                self.return_to_stored();
+                return false;
             }
-            self.instance = None;
-            self.return_to_stored();
-            return false;
+            group.staged.lines = std::mem::take(&mut transaction.lines);
+            group.staged.messages = std::mem::take(&mut transaction.enqueued);
         }
         for (reply, answer) in group.answers {
             // A caller that went away has its answer in the ledger.
@@ -268,6 +276,7 @@ impl Writer {
     fn replay(&mut self) -> Result<()> {
         let replayed = replay::from_store(&self.engine, &mut *self.store)?;
         self.instance = Some(replayed.instance);
+        (self.outside.sink)(Said::Replayed(replayed.repeatable));
         (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
         self.chain = Chain {
             head: replayed.head,
@@ -509,10 +518,11 @@ fn untried() -> Rejection {
 }
 
 impl Group {
+    /// Lines and messages are lent to it: they go out once they are kept.
     fn make_transaction(&mut self) -> Transaction {
         let mut transaction = std::mem::take(&mut self.transaction);
-        transaction.lines.clone_from(&self.staged.lines);
-        transaction.enqueued.clone_from(&self.staged.messages);
+        transaction.lines = std::mem::take(&mut self.staged.lines);
+        transaction.enqueued = std::mem::take(&mut self.staged.messages);
         transaction
             .dequeued
             .extend_from_slice(&self.staged.withdrawn);

@@ -13,7 +13,11 @@ use qm2_core::envelope::{Envelope, FailureClass, Intent};
 use qm2_core::id::attempt_key;
 use qm2_core::message::Message;
 use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -44,7 +48,7 @@ impl Delivery {
     /// Runs one attempt from its ack to its settled report.
     pub(super) async fn run(
         self: Arc<Self>,
-        message: Message,
+        message: Arc<Message>,
         agent: Agent,
         cancel: watch::Receiver<bool>,
     ) {
@@ -52,8 +56,11 @@ impl Delivery {
         if !self.start(&key) {
             return;
         }
+        let owned = |message: Arc<Message>| Message::clone(&message);
         let agent = match agent {
-            Agent::Channel(channel) => return self.send_out(message, channel, cancel).await,
+            Agent::Channel(channel) => {
+                return Box::pin(self.send_out(owned(message), channel, cancel)).await;
+            }
             agent => agent,
         };
         // Dropped last, also when an agent panics.
@@ -62,9 +69,16 @@ impl Delivery {
             key,
         };
         match agent {
-            Agent::Function(function) => self.run_function(message, &function, cancel).await,
-            Agent::Command(agent) => self.run_command(message, &agent, cancel).await,
-            Agent::Staying(agent) => self.run_staying(message, &agent, cancel).await,
+            // On the heap each, so that thousands of functions do not take the room of commands.
+            Agent::Function(function) => {
+                Box::pin(self.run_function(message, &function, cancel)).await;
+            }
+            Agent::Command(agent) => {
+                Box::pin(self.run_command(owned(message), &agent, cancel)).await;
+            }
+            Agent::Staying(agent) => {
+                Box::pin(self.run_staying(owned(message), &agent, cancel)).await;
+            }
             // Sent above.
             Agent::Channel(_) => {}
         }
@@ -72,13 +86,15 @@ impl Delivery {
 
     async fn run_function(
         self: &Arc<Self>,
-        message: Message,
+        message: Arc<Message>,
         function: &Arc<Function>,
         cancel: watch::Receiver<bool>,
     ) {
-        let (key, execute) = (message.key, message.envelope);
-        // Nothing starts before its ack is durable: after a crash an attempt without one was not started.
-        if self.ack(&execute, Side::default()).await != Admitted::Yes {
+        let (key, execute) = (&message.key, &message.envelope);
+        // After a crash an attempt without a durable ack is handed out again. So nothing begins before it but what may run
+        // again; that reports, which is its ack too, unless it takes a while.
+        if !self.begin_unsaid(&message) && self.ack(execute, Side::default()).await != Admitted::Yes
+        {
             return;
         }
         let task = Task {
@@ -86,27 +102,23 @@ impl Delivery {
             delivery: message.delivery,
             envelope: execute.clone(),
             cancelled: cancel.clone(),
-            answers: self.answers_to(&key),
+            answers: self.answers_to(key),
             submitter: self.submitter.clone(),
         };
-        // A task of its own, so that a panic ends the attempt and nothing else.
-        let mut work = tokio::spawn(function(task));
+        let mut work = catching(|| function(task));
         let report = tokio::select! {
+            biased;
             report = &mut work => Some(report),
             () = until(cancel) => tokio::time::timeout(RETURN_GRACE, &mut work).await.ok(),
         };
+        drop(work);
         let report = match report {
-            Some(Ok(report)) => report,
-            Some(Err(e)) if e.is_panic() => {
-                Report::failed(FailureClass::Unknown, "panic", "the agent panicked")
-            }
-            Some(Err(_)) | None => {
-                work.abort();
-                let _ = work.await;
-                Report::retryable("cancelled", "the agent was dropped after a cancel")
-            }
+            Some(Some(report)) => report,
+            Some(None) => Report::failed(FailureClass::Unknown, "panic", "the agent panicked"),
+            None => Report::retryable("cancelled", "the agent was dropped after a cancel"),
         };
-        self.report(&execute, report, Side::default()).await;
+        self.end_unsaid(key);
+        self.report(execute, report, Side::default()).await;
     }
 
     async fn run_command(
@@ -322,6 +334,25 @@ impl Drop for AtWork {
         self.delivery.lock().attempts.remove(&self.key);
         self.delivery.at_work.send_modify(|count| *count -= 1);
     }
+}
+
+/// Work that ends with nothing where it panics, so that a panic ends the attempt and nothing else.
+fn catching(
+    function: impl FnOnce() -> Pin<Box<dyn Future<Output = Report> + Send>>,
+) -> impl Future<Output = Option<Report>> + Send + Unpin {
+    let mut work = catch_unwind(AssertUnwindSafe(function)).ok();
+    poll_fn(move |context| {
+        let Some(running) = &mut work else {
+            return Poll::Ready(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => {
+                work = None;
+                Poll::Ready(None)
+            }
+        }
+    })
 }
 
 /// Resolves when the value becomes true, and never if nobody is left who could make it so.

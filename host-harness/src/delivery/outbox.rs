@@ -107,7 +107,10 @@ impl Delivery {
                 }
             }
             let (queued, delivery) = (message.clone(), this.clone());
-            let work = async move { this.run(message, Agent::Channel(channel), cancel).await };
+            let work = async move {
+                this.run(message.into(), Agent::Channel(channel), cancel)
+                    .await
+            };
             delivery.enqueue(&queued, work);
         });
     }
