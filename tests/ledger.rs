@@ -503,10 +503,10 @@ async fn a_long_ledger_with_a_hole_is_read_once_and_the_hole_is_named() {
     let step = |number: usize| json!({"stepId": format!("s{number}"), "targetSession": format!("agent:{number}"), "timeoutMs": 600_000});
     let plan = json!({
         "coordinationId": "long", "objective": "More lines than are read at once.", "ownerSession": "user:test",
-        "steps": (0..400).map(step).collect::<Vec<_>>(),
+        "steps": (0..600).map(step).collect::<Vec<_>>(),
     });
     let ended = domain.run(&plan.to_string()).await.expect("the plan runs");
-    assert_eq!(ended.counts.completed, 400);
+    assert_eq!(ended.counts.completed, 600);
     domain.close().await;
     let lines = directory.lines();
     assert!(lines.len() > 1_100, "{} lines", lines.len());
