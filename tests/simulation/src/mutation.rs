@@ -154,7 +154,11 @@ fn copy_tree(root: &Path, copy: &Path) -> Result<()> {
     if copy.exists() {
         fs::remove_dir_all(copy)?;
     }
-    for folder in ["guest/core/benches", "guest/core/src", "tests/simulation/src"] {
+    for folder in [
+        "guest/core/benches",
+        "guest/core/src",
+        "tests/simulation/src",
+    ] {
         copy_folder(&root.join(folder), &copy.join(folder))?;
     }
     for file in ["Cargo.lock", "rust-toolchain.toml", "guest/core/Cargo.toml"] {
