@@ -369,7 +369,12 @@ async fn after_72_hours_nothing_is_held_or_tried_too_often_and_memory_is_flat() 
     assert_eq!(open, Vec::<String>::new());
     // Lanes: nothing is held, nothing is kept but what is set.
     let lanes = domain.lanes();
-    while lanes.len_total() > 0 && waiting.elapsed() < SETTLE {
+    let is_idle = || {
+        let kept = lanes.kept();
+        (lanes.len_total(), lanes.active_lanes().len()) == (0, 0)
+            && (kept.sessions, kept.keys) == (0, 0)
+    };
+    while !is_idle() && waiting.elapsed() < SETTLE {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(
