@@ -134,6 +134,9 @@ impl AgentTable {
 
     /// Adds an in-process agent for the sessions that a glob matches. `*` matches any characters.
     ///
+    /// May begin as soon as its dispatch is durable where every step of the plan is idempotent: its report is the ack then, and
+    /// after a crash before it the attempt runs again under the same key. Else its ack is durable first.
+    ///
     /// # Errors
     /// [`HostError::Glob`].
     pub fn agent<F, Fut>(mut self, glob: &str, agent: F) -> Result<Self>

@@ -104,6 +104,9 @@ impl DomainBuilder {
     }
 
     /// Adds an in-process agent for the sessions that a glob matches; the first match wins.
+    ///
+    /// May begin as soon as its dispatch is durable where every step of the plan is idempotent: its report is the ack then, and
+    /// after a crash before it the attempt runs again under the same key. Else its ack is durable first.
     pub fn agent<F, Fut>(self, glob: &str, agent: F) -> Self
     where
         F: Fn(Task) -> Fut + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! One attempt at work: its ack, the agent, its report.
+//! One attempt at work: its ack, unless its report stands for that, the agent, its report.
 //!
 //! Does not decide whether it may start; the parent module does, and the component by its answer to the ack.
 
@@ -45,7 +45,7 @@ pub(super) enum Admitted {
 }
 
 impl Delivery {
-    /// Runs one attempt from its ack to its settled report.
+    /// Runs one attempt from its start to its settled report.
     pub(super) async fn run(
         self: Arc<Self>,
         message: Arc<Message>,
