@@ -5,14 +5,13 @@
 
 mod command;
 
+use crate::support::store::Committing;
 use crate::support::{engine, parse, plan, step};
 use qm2_core::config::Config;
-use qm2_core::receipt::Head;
 use qm2_host::agent::{Report, Task};
 use qm2_host::clock::ManualClock;
 use qm2_host::hook::{Hook, HookKind, HookTable, HookVerdict, Subject};
-use qm2_host::sqlite::SqliteStore;
-use qm2_host::store::{DeadLetter, Note, Store, Transaction};
+use qm2_host::store::Store;
 use qm2_host::{Domain, DomainBuilder, Ended, HostError};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -683,63 +682,22 @@ async fn before_arbitrate_is_asked_about_the_contest_and_its_deny_fails_the_newc
     domain.close().await;
 }
 
-/// A store that fails one commit when it is told to, after it has kept everything.
-struct Failing {
-    store: SqliteStore,
-    fails: Arc<AtomicBool>,
-}
-
-impl Store for Failing {
-    fn commit(&mut self, transaction: &Transaction) -> qm2_host::Result<()> {
-        self.store.commit(transaction)?;
-        match self.fails.swap(false, Ordering::SeqCst) {
+#[tokio::test(flavor = "multi_thread")]
+async fn request_that_is_handed_out_again_while_it_runs_is_not_started_twice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let fails = Arc::new(AtomicBool::new(false));
+    // One commit fails after it has kept everything.
+    let strikes = fails.clone();
+    let store = Committing::with(folder.path(), move |store, transaction| {
+        store.commit(transaction)?;
+        match strikes.swap(false, Ordering::SeqCst) {
             true => Err(HostError::Store {
                 doing: "commit",
                 message: "the test says so".into(),
             }),
             false => Ok(()),
         }
-    }
-    fn reopen(&mut self) -> qm2_host::Result<()> {
-        self.store.reopen()
-    }
-    fn head(&self) -> qm2_host::Result<Head> {
-        self.store.head()
-    }
-    fn lines(&self, after_seq: u64, max_count: usize) -> qm2_host::Result<Vec<String>> {
-        self.store.lines(after_seq, max_count)
-    }
-    fn coordination_lines(&self, coordination_id: &str) -> qm2_host::Result<Vec<String>> {
-        self.store.coordination_lines(coordination_id)
-    }
-    fn line(&self, seq: u64) -> qm2_host::Result<Option<String>> {
-        self.store.line(seq)
-    }
-    fn meta(&self, key: &str) -> qm2_host::Result<Option<String>> {
-        self.store.meta(key)
-    }
-    fn set_meta(&mut self, key: &str, value: &str) -> qm2_host::Result<()> {
-        self.store.set_meta(key, value)
-    }
-    fn queue(&self) -> qm2_host::Result<Vec<qm2_core::message::Message>> {
-        self.store.queue()
-    }
-    fn notes(&self) -> qm2_host::Result<Vec<Note>> {
-        self.store.notes()
-    }
-    fn dead_letters(&self) -> qm2_host::Result<Vec<DeadLetter>> {
-        self.store.dead_letters()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn request_that_is_handed_out_again_while_it_runs_is_not_started_twice() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let fails = Arc::new(AtomicBool::new(false));
-    let store = Failing {
-        store: SqliteStore::open(folder.path()).expect("a store"),
-        fails: fails.clone(),
-    };
+    });
     let (runs, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (counted, waits) = (runs.clone(), go.clone());
     let hook = Hook::asked("slow", move |_| {

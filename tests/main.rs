@@ -5,6 +5,7 @@
 mod asking;
 mod begun;
 mod bench;
+mod beside;
 mod cli;
 mod component;
 mod contested;

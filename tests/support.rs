@@ -11,6 +11,7 @@ mod native;
 pub mod random;
 pub mod record;
 pub mod rule;
+pub mod store;
 pub mod vector;
 
 pub use build::*;

@@ -1,7 +1,7 @@
 //! A domain: one data directory, one component instance, one loop.
 //!
 //! The loop has a thread of its own, because the component and the store are synchronous. It takes all calls that wait, runs
-//! them on the instance, commits once, and then answers. Everything else of a domain runs on the caller's runtime. How a
+//! them on the instance, commits once, and then answers; many at once are committed on another thread meanwhile. Everything else of a domain runs on the caller's runtime. How a
 //! call becomes durable is in `transaction`, how work starts in `delivery`.
 
 use crate::clock::Clock;
@@ -248,6 +248,8 @@ pub(crate) fn run(
             match input {
                 Input::Call { call, side, reply } => writer.apply(*call, side, reply),
                 Input::Finished(finished) => writer.finish(finished),
+                // Only to come by here.
+                Input::Committed => {}
                 Input::Store(work) => {
                     // It sees what came before it.
                     writer.commit();
@@ -268,7 +270,7 @@ pub(crate) fn run(
         if met_ms.is_some() {
             writer.advance(now_ms);
         }
-        if !writer.commit() {
+        if !writer.commit_in_turn() {
             // What is out after the store's return.
             writer.commit();
         }

@@ -32,6 +32,7 @@ mod answer;
 mod cache;
 pub mod clock;
 pub mod cloud_event;
+mod committer;
 mod component;
 mod contract;
 mod convert;

@@ -7,6 +7,7 @@ use crate::agent::{AgentTable, Report, Task};
 use crate::agents_file::Lanes;
 use crate::answer;
 use crate::clock::{Clock, SystemClock};
+use crate::committer::{Keeper, Said, Sink};
 use crate::delivery::Delivery;
 use crate::domain::{self, Domain, Inner};
 use crate::engine::{Engine, Sandbox};
@@ -26,7 +27,7 @@ use crate::sqlite::SqliteStore;
 use crate::store::{Note, Store};
 use crate::submit::{Input, Submitter};
 use crate::survivor::{self, Of};
-use crate::transaction::{Outside, Said, Sink, Writer};
+use crate::transaction::Writer;
 use qm2_core::call::{Answer, Call};
 use qm2_core::config::Config;
 use qm2_core::message::{Notice, NoticeKind};
@@ -290,15 +291,13 @@ impl DomainBuilder {
 
         let (ready, opened) = oneshot::channel();
         let guards = Guards::new(&data);
-        let outside = Outside {
-            sink: sink(
-                stream.clone(),
-                delivery.clone(),
-                hooks.clone(),
-                guards.clone(),
-            ),
-            guards: guards.clone(),
-        };
+        let sink = sink(
+            stream.clone(),
+            delivery.clone(),
+            hooks.clone(),
+            guards.clone(),
+        );
+        let outside = (sink, guards.clone());
         let width = self.lanes.is_none().then(|| lanes.clone());
         let thread = {
             let (data, submitter) = (data.clone(), submitter.clone());
@@ -360,14 +359,14 @@ impl DomainBuilder {
     fn run(
         self,
         data: &std::path::Path,
-        outside: Outside,
+        outside: (Sink, Arc<Guards>),
         width: Option<LaneSet>,
         inputs: &mpsc::Receiver<Input>,
         submitter: &Submitter,
         ready: oneshot::Sender<Result<(Config, bool)>>,
     ) {
         let every = self.snapshot_every;
-        let opened = self.open_writer(data, outside, submitter.clock.now_ms());
+        let opened = self.open_writer(data, outside, submitter);
         match opened {
             Ok((writer, config, is_handed_out)) => {
                 if let Some(lanes) = width {
@@ -390,9 +389,10 @@ impl DomainBuilder {
     fn open_writer(
         self,
         data: &std::path::Path,
-        outside: Outside,
-        now_ms: u64,
+        (sink, guards): (Sink, Arc<Guards>),
+        submitter: &Submitter,
     ) -> Result<(Writer, Config, bool)> {
+        let now_ms = submitter.clock.now_ms();
         let store = match self.store {
             Some(store) => store,
             None => Box::new(SqliteStore::open(data)?),
@@ -402,7 +402,12 @@ impl DomainBuilder {
             Some(engine) => engine,
             None => Engine::with(self.sandbox, Some(&data.join(paths::CACHE)))?,
         };
-        let mut writer = Writer::open(engine, store, outside)?;
+        let keeper = Keeper {
+            store,
+            sink,
+            guards,
+        };
+        let mut writer = Writer::open(engine, keeper, submitter.inputs.clone())?;
         let config = match self.config {
             Some(config) => Some(config),
             None => (writer.head_seq() == 0).then(|| Config::new("qm2")),

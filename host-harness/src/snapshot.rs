@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 
 /// Priority of the thread; the higher, the lower.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 /// Makes a snapshot now and then; stops when dropped.
 pub(crate) struct Snapshots {

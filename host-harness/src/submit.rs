@@ -57,6 +57,8 @@ pub(crate) enum Input {
     Finished(Finished),
     /// Reading or writing the store.
     Store(StoreWork),
+    /// What was committed beside the loop is durable, or has failed.
+    Committed,
     /// The last input.
     Close,
 }

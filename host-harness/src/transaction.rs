@@ -1,24 +1,23 @@
 //! The instance and the store, moved together: many calls, one commit, and one way back when anything fails.
 //!
-//! Answers are held until the commit that covers them. A call that traps loses only what it had staged itself. Does not
-//! know where calls come from; see [`crate::domain`].
+//! Answers are held until the commit that covers them. While a large group is committed beside it the instance goes on with
+//! the next; if that commit fails, nothing of either has happened. A call that traps loses only what it had staged itself.
+//! Does not know where calls come from; see [`crate::domain`].
 
+use crate::committer::{Beside, Group, Keeper, Said};
 use crate::contract;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
-use crate::guard::Guards;
-use crate::repeatable::Repeatable;
 use crate::replay;
-use crate::store::{DeadLetter, Store, Transaction};
-use crate::submit::{Finished, Reply, Side};
+use crate::store::{DeadLetter, Store};
+use crate::submit::{Finished, Input, Reply, Side};
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::ledger::Chain;
 use qm2_core::limit::RETRY_AFTER_MS;
 use qm2_core::message::Caller;
 use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode, Remedy};
-use qm2_core::staged::Staged;
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 /// Timers fire in calls of 4 096; so many calls without an end would be a fault of the component.
@@ -29,31 +28,17 @@ const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Envelopes of a batch that are tried one by one once so many of them have failed: each may take two call deadlines.
 const FAULTS_A_BATCH_MAX: usize = 4;
 
-/// What the rest of the domain gets to know.
-pub(crate) enum Said {
-    /// The ledger was replayed: which of its coordinations may run their attempts again.
-    Replayed(Repeatable),
-    /// This is durable now.
-    Durable(Staged),
-    /// Nothing will be recorded any more.
-    ReadOnly,
-}
-
-/// Gets what a writer says, in order.
-pub(crate) type Sink = Box<dyn FnMut(Said) + Send>;
-
-/// What a commit has to do with beside the store.
-pub(crate) struct Outside {
-    pub(crate) sink: Sink,
-    /// Commands that must be gone before the end of their grants is kept.
-    pub(crate) guards: Arc<Guards>,
-}
+/// Ledger lines from which on a group is committed beside: less is quicker done than handed over.
+const BESIDE_LINES_MIN: usize = 32;
 
 /// The live instance, its store, and the group of calls that the next commit covers.
 pub(crate) struct Writer {
     engine: Engine,
-    store: Box<dyn Store>,
-    outside: Outside,
+    /// None while a group is committed beside.
+    keeper: Option<Keeper>,
+    /// Started with the first group that is large enough.
+    beside: Option<Beside>,
+    inputs: Sender<Input>,
     /// None between a failed commit and the store's return.
     instance: Option<Instance>,
     /// Why only reading calls are answered.
@@ -68,28 +53,17 @@ pub(crate) struct Writer {
     failure: String,
 }
 
-#[derive(Default)]
-struct Group {
-    staged: Staged,
-    /// What that takes in memory.
-    bytes: usize,
-    /// Everything beside the staged.
-    transaction: Transaction,
-    /// What may wait for another commit.
-    finished: Vec<Finished>,
-    answers: Vec<(Reply, Result<Answer>)>,
-}
-
 impl Writer {
     /// Verifies the stored ledger and replays it.
     ///
     /// # Errors
     /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
-    pub(crate) fn open(engine: Engine, store: Box<dyn Store>, outside: Outside) -> Result<Self> {
+    pub(crate) fn open(engine: Engine, keeper: Keeper, inputs: Sender<Input>) -> Result<Self> {
         let mut writer = Self {
             engine,
-            store,
-            outside,
+            keeper: Some(keeper),
+            beside: None,
+            inputs,
             instance: None,
             read_only: None,
             head_seq: 0,
@@ -102,8 +76,18 @@ impl Writer {
         Ok(writer)
     }
 
+    /// The store, after what is committed beside.
     pub(crate) fn store(&mut self) -> &mut dyn Store {
-        &mut *self.store
+        self.settle();
+        &mut *self.keeper().store
+    }
+
+    /// For where no commit runs beside.
+    fn keeper(&mut self) -> &mut Keeper {
+        match &mut self.keeper {
+            Some(keeper) => keeper,
+            None => unreachable!("whoever needs it has waited for the commit that has it"),
+        }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -216,40 +200,93 @@ impl Writer {
         self.group.staged.lines.len() >= GROUP_LINES_MAX || self.group.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Makes the group durable, answers its callers, and hands out what it said. If that fails nothing is handed out, every
-    /// caller is told to retry, and false is answered: then what is out is in the next group. Waits for the end of guarded
-    /// commands whose grants end in it.
+    /// Makes the group durable, after what is committed beside; see [`Keeper::commit`]. If one of them fails false is answered:
+    /// then what is out is in the next group.
     pub(crate) fn commit(&mut self) -> bool {
-        let mut group = std::mem::take(&mut self.group);
-        self.outside.guards.end_grants(&group.staged.lines);
-        group.staged.drop_withdrawn();
-        if group.staged.is_empty() && group.transaction.is_empty() {
-            // Nothing to keep but what can wait.
-            self.group.finished = std::mem::take(&mut group.finished);
-        } else {
-            let mut transaction = group.make_transaction();
-            if let Err(e) = self.store.commit(&transaction) {
-                tracing::error!("{e}; the store is opened anew");
-                self.failure = e.to_string();
-                for (reply, _) in group.answers {
-                    let _ = reply.send(Err(HostError::Retry));
+        if !self.settle() {
+            return false;
+        }
+        let group = self.take_group();
+        let result = self.keeper().commit(group);
+        self.committed(result)
+    }
+
+    /// As [`Writer::commit`], but a large group is committed beside, and what comes while one is stays in the group. False is
+    /// answered where an earlier one has failed.
+    pub(crate) fn commit_in_turn(&mut self) -> bool {
+        if self.is_group_full() {
+            return self.commit();
+        }
+        if self.keeper.is_none() {
+            let done = self.beside.as_mut().and_then(Beside::look);
+            match done {
+                // Its end is an input, too.
+                None => return true,
+                Some((keeper, result)) => {
+                    self.keeper = Some(keeper);
+                    if !self.committed(result) {
+                        return false;
+                    }
                 }
-                self.instance = None;
-                self.return_to_stored();
-                return false;
             }
-            group.staged.lines = std::mem::take(&mut transaction.lines);
-            group.staged.messages = std::mem::take(&mut transaction.enqueued);
         }
-        for (reply, answer) in group.answers {
-            // A caller that went away has its answer in the ledger.
-            let _ = reply.send(answer);
+        if self.group.staged.lines.len() < BESIDE_LINES_MIN || !self.has_beside() {
+            return self.commit();
         }
-        if !group.staged.is_empty() {
-            self.head_seq += group.staged.lines.len() as u64;
-            (self.outside.sink)(Said::Durable(group.staged));
+        let group = self.take_group();
+        if let (Some(beside), Some(keeper)) = (&mut self.beside, self.keeper.take()) {
+            beside.begin(keeper, group);
         }
         true
+    }
+
+    /// Waits for what is committed beside; false if that has failed.
+    fn settle(&mut self) -> bool {
+        match &mut self.beside {
+            Some(beside) if self.keeper.is_none() => {
+                let (keeper, result) = beside.wait();
+                self.keeper = Some(keeper);
+                self.committed(result)
+            }
+            _ => true,
+        }
+    }
+
+    fn has_beside(&mut self) -> bool {
+        if self.beside.is_none() {
+            match Beside::start(self.inputs.clone()) {
+                Ok(beside) => self.beside = Some(beside),
+                Err(e) => tracing::debug!("no thread to commit beside: {e}"),
+            }
+        }
+        self.beside.is_some()
+    }
+
+    /// What is to be committed now. What may wait stays where there is nothing else.
+    fn take_group(&mut self) -> Group {
+        let mut group = std::mem::take(&mut self.group);
+        if !group.has_something_to_keep() {
+            self.group.finished = std::mem::take(&mut group.finished);
+        }
+        group
+    }
+
+    /// After a commit. Where it failed, all that was done since it began is undone, and its callers are told to retry.
+    fn committed(&mut self, result: Result<u64>) -> bool {
+        match result {
+            Ok(count) => {
+                self.head_seq += count;
+                true
+            }
+            Err(e) => {
+                tracing::error!("{e}; the store is opened anew");
+                self.failure = e.to_string();
+                std::mem::take(&mut self.group).send_back();
+                self.instance = None;
+                self.return_to_stored();
+                false
+            }
+        }
     }
 
     /// Whether the store is away, and [`Writer::return_to_stored`] should be tried again later.
@@ -259,7 +296,7 @@ impl Writer {
 
     /// After a commit whose result is unknown: what is stored counts, and what is out goes out again with the next commit.
     pub(crate) fn return_to_stored(&mut self) {
-        match self.store.reopen().and_then(|()| self.replay()) {
+        match self.keeper().store.reopen().and_then(|()| self.replay()) {
             Ok(()) => match self.reconcile() {
                 Ok(_) => {}
                 Err(HostError::ComponentFault { message, .. }) => {
@@ -274,9 +311,11 @@ impl Writer {
     }
 
     fn replay(&mut self) -> Result<()> {
-        let replayed = replay::from_store(&self.engine, &mut *self.store)?;
+        let engine = self.engine.clone();
+        let keeper = self.keeper();
+        let replayed = replay::from_store(&engine, &mut *keeper.store)?;
+        (keeper.sink)(Said::Replayed(replayed.repeatable));
         self.instance = Some(replayed.instance);
-        (self.outside.sink)(Said::Replayed(replayed.repeatable));
         (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
         self.chain = Chain {
             head: replayed.head,
@@ -307,7 +346,8 @@ impl Writer {
     fn end_writing(&mut self, reason: String) {
         tracing::error!("the domain is read-only from here on: {reason}");
         self.read_only = Some(reason);
-        (self.outside.sink)(Said::ReadOnly);
+        self.settle();
+        (self.keeper().sink)(Said::ReadOnly);
     }
 
     /// A call, and after a trap once more on a rebuilt instance.
@@ -514,24 +554,5 @@ fn untried() -> Rejection {
     Rejection {
         next: Remedy::Retry { after_ms },
         ..Rejection::new(RejectionCode::ComponentFault, "", says)
-    }
-}
-
-impl Group {
-    /// Lines and messages are lent to it: they go out once they are kept.
-    fn make_transaction(&mut self) -> Transaction {
-        let mut transaction = std::mem::take(&mut self.transaction);
-        transaction.lines = std::mem::take(&mut self.staged.lines);
-        transaction.enqueued = std::mem::take(&mut self.staged.messages);
-        transaction
-            .dequeued
-            .extend_from_slice(&self.staged.withdrawn);
-        for finished in self.finished.drain(..) {
-            match finished {
-                Finished::Message(key) => transaction.dequeued.push(key),
-                Finished::Process(key) => transaction.forgotten.push(key),
-            }
-        }
-        transaction
     }
 }
