@@ -186,6 +186,81 @@ async fn snapshot_that_is_not_sound_is_dropped_and_everything_replayed() {
     opens_as_replayed(&directory).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn older_records_that_are_verified_behind_an_open_domain_end_its_writing_where_they_do_not_hold()
+ {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    std::fs::create_dir_all(&whole).expect("a folder");
+    made(&whole).await;
+    copy(&whole, &broken);
+    let seq = 7;
+    assert!(snapshot(&whole).expect("a snapshot").head.seq > seq);
+    let behind = |directory: &Path| {
+        let builder = builder(directory).agent("agent:*", work).snapshot_every(0);
+        builder.verify_at_once(seq)
+    };
+
+    // What holds opens as ever, and goes on.
+    let domain = behind(&whole).open().await.expect("it opens");
+    let (id, before) = ("after".to_owned(), domain_head(&domain).await);
+    let ended = domain.run(&small(&id)).await.expect("it runs");
+    assert_eq!(ended.terminal, "success");
+    assert!(domain_head(&domain).await > before);
+    domain.close().await;
+    opens_as_replayed(&whole).await;
+
+    let sql = Connection::open(broken.join("ledger.db")).expect("the store");
+    let change = "UPDATE ledger SET line = replace(line, '\"v\":1', '\"v\":2') WHERE seq = ?1";
+    assert_eq!(sql.execute(change, [seq.cast_signed()]).expect("it is changed"), 1);
+    drop(sql);
+    // At once: it does not open.
+    let refused = builder(&broken).open().await.map(|_| ());
+    match refused.expect_err("a record does not hold") {
+        HostError::LedgerBroken { seq: at, .. } => assert_eq!(at, seq),
+        other => panic!("{other}"),
+    }
+    // Behind it: nothing is recorded from the moment on when that is found, and it still answers what is read.
+    let domain = behind(&broken).open().await.expect("it opens");
+    let found = async {
+        for at in 0.. {
+            match domain.run(&small(&format!("late{at}"))).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(e) => return e.to_string(),
+            }
+        }
+        unreachable!("it goes on for ever")
+    };
+    let says = tokio::time::timeout(Duration::from_secs(60), found).await;
+    let says = says.expect("it is found");
+    assert!(says.contains(&format!("record {seq}:")), "{says}");
+    let head = domain_head(&domain).await;
+    let refused = domain.submit_plan(&small("later")).await;
+    assert!(
+        matches!(refused, Err(HostError::ReadOnly { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(domain_head(&domain).await, head);
+    domain.close().await;
+}
+
+/// The record that a snapshot ends with is what the rest rests on, and is looked at by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_whose_last_record_was_changed_is_not_used() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    made(folder.path()).await;
+    let seq = snapshot(folder.path()).expect("a snapshot").head.seq;
+    let sql = Connection::open(folder.path().join("ledger.db")).expect("the store");
+    let change = "UPDATE ledger SET line = replace(line, '\"atMs\":', '\"atMs\":9') WHERE seq = ?1";
+    assert_eq!(sql.execute(change, [seq.cast_signed()]).expect("it is changed"), 1);
+    drop(sql);
+    let refused = builder(folder.path()).verify_at_once(0).open().await;
+    match refused.map(|_| ()).expect_err("a record does not hold") {
+        HostError::LedgerBroken { seq: at, .. } => assert_eq!(at, seq),
+        other => panic!("{other}"),
+    }
+}
+
 /// Prints what opening takes, and asserts only that a snapshot changes nothing else. With `QM2_RECORDS=100000`, `--release`
 /// and `--nocapture` it measures.
 #[tokio::test(flavor = "multi_thread")]

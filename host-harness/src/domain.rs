@@ -248,6 +248,7 @@ pub(crate) fn run(
             match input {
                 Input::Call { call, side, reply } => writer.apply(*call, side, reply),
                 Input::Finished(finished) => writer.finish(finished),
+                Input::Broken(fault) => writer.end_for_broken(fault),
                 // Only to come by here.
                 Input::Committed => {}
                 Input::Store(work) => {

@@ -50,6 +50,7 @@ pub mod lane;
 mod ledger_lines;
 pub mod lifecycle;
 mod line_head;
+mod older_lines;
 mod opening;
 pub mod owner;
 mod paths;

@@ -17,6 +17,7 @@ use crate::guard::Guards;
 use crate::hook::{Hook, HookKind, HookTable, Hooks, Registry};
 use crate::lane::LaneSet;
 use crate::ledger_lines::LedgerLines;
+use crate::older_lines::OlderLines;
 use crate::paths::{self, Owner};
 use crate::people::People;
 use crate::process::Context;
@@ -43,6 +44,8 @@ use tokio::sync::oneshot;
 
 /// Records between two snapshots, unless the builder says otherwise: replay of fewer takes a second or two.
 const SNAPSHOT_EVERY: u64 = 50_000;
+/// Records before a snapshot that are verified before a domain is open, unless the builder says otherwise: about a second.
+const VERIFY_AT_ONCE: u64 = 250_000;
 
 /// What a domain is opened with.
 #[must_use]
@@ -57,6 +60,7 @@ pub struct DomainBuilder {
     sandbox: Sandbox,
     store: Option<Box<dyn Store>>,
     snapshot_every: u64,
+    verify_at_once: u64,
     variables: Vec<(String, OsString)>,
     event_stream: Option<EventStream>,
     /// The first mistake, said when opening.
@@ -76,6 +80,7 @@ impl DomainBuilder {
             sandbox: Sandbox::default(),
             store: None,
             snapshot_every: SNAPSHOT_EVERY,
+            verify_at_once: VERIFY_AT_ONCE,
             variables: Vec::new(),
             event_stream: None,
             mistake: None,
@@ -228,6 +233,14 @@ impl DomainBuilder {
         self
     }
 
+    /// Sets how many records that a snapshot covers are verified before the domain is open; 250 000 without it. Where there are
+    /// more the domain opens after those that follow the snapshot, and the others are verified behind it: if one does not hold
+    /// the domain is read-only from then on, and says which it is. A store without a second way in is always verified first.
+    pub fn verify_at_once(mut self, records: u64) -> Self {
+        self.verify_at_once = records;
+        self
+    }
+
     /// Opens the domain: takes the data directory, replays the ledger, ends what outlived the last process, and takes up
     /// what was out. Must be called within a tokio runtime; agents run on it.
     ///
@@ -368,13 +381,15 @@ impl DomainBuilder {
         let every = self.snapshot_every;
         let opened = self.open_writer(data, outside, submitter);
         match opened {
-            Ok((writer, config, is_handed_out)) => {
+            Ok((mut writer, config, is_handed_out)) => {
                 if let Some(lanes) = width {
                     let width = usize::try_from(config.max_in_flight).unwrap_or(usize::MAX);
                     lanes.set_width("control", width);
                 }
                 if ready.send(Ok((config, is_handed_out))).is_ok() {
                     let inputs_to = submitter.inputs.clone();
+                    let older = writer.take_older();
+                    let _older = older.map(|older| OlderLines::verify(older, inputs_to.clone()));
                     let snapshots = Snapshots::new(every, writer.snapshot_seq(), inputs_to);
                     domain::run(writer, snapshots, inputs, submitter);
                 }
@@ -407,7 +422,8 @@ impl DomainBuilder {
             sink,
             guards,
         };
-        let mut writer = Writer::open(engine, keeper, submitter.inputs.clone())?;
+        let inputs = submitter.inputs.clone();
+        let mut writer = Writer::open(engine, keeper, inputs, self.verify_at_once)?;
         let config = match self.config {
             Some(config) => Some(config),
             None => (writer.head_seq() == 0).then(|| Config::new("qm2")),

@@ -1,15 +1,18 @@
-//! From the store to an instance: the chain is verified from the first record on, and the instance gets a snapshot, where
-//! there is a sound one, and the lines after it.
+//! From the store to an instance: the chain is verified, and the instance gets a snapshot, where there is a sound one, and
+//! the lines after it.
 //!
-//! A snapshot saves time and decides nothing: one that does not fit is dropped, and everything is replayed.
+//! A snapshot saves time and decides nothing: one that does not fit is dropped, and everything is replayed. Where it covers
+//! more lines than are verified at once, those before it are left to [`crate::older_lines`].
 
 use crate::engine::{Engine, Instance};
 use crate::error::{HostError, Result};
 use crate::repeatable::Repeatable;
 use crate::store::{Snapshot, Store};
+use crate::verify::broken;
 use qm2_core::call::{Answer, Call};
 use qm2_core::ledger::Chain;
-use qm2_core::receipt::{CallError, Head};
+use qm2_core::receipt::{CallError, Head, LedgerFault};
+use serde::Deserialize;
 
 /// Lines of one query and of one replay call; also bounded by their bytes.
 const LINES_READ: usize = 256;
@@ -27,25 +30,43 @@ pub(crate) struct Replayed {
     pub(crate) head: Head,
     /// Number of the last record that its snapshot covers; 0 if it was made without one.
     pub(crate) snapshot_seq: u64,
-    /// What the lines say of the coordinations that live.
+    /// What the lines that were read say of the coordinations that live.
     pub(crate) repeatable: Repeatable,
+    /// What is left to verify.
+    pub(crate) older: Option<Older>,
 }
 
-/// A new instance with everything that is stored.
+/// Lines that are not verified: those up to this one, and a way in to read them.
+pub(crate) struct Older {
+    pub(crate) until: Head,
+    pub(crate) reader: Box<dyn Store>,
+}
+
+/// What ties a stored line to the one before it, unverified.
+#[derive(Deserialize)]
+struct Tie {
+    prev: String,
+}
+
+/// A new instance with everything that is stored. Lines that a snapshot covers are verified if there are at most so many.
 ///
 /// # Errors
 /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
-pub(crate) fn from_store(engine: &Engine, store: &mut dyn Store) -> Result<Replayed> {
+pub(crate) fn from_store(
+    engine: &Engine,
+    store: &mut dyn Store,
+    verified_at_once: u64,
+) -> Result<Replayed> {
     let refused = match store.snapshot() {
-        Ok(None) => return from_lines(engine, store, None),
-        Ok(Some(snapshot)) => match from_lines(engine, store, Some(snapshot)) {
+        Ok(None) => return from_lines(engine, store, None, verified_at_once),
+        Ok(Some(snapshot)) => match from_lines(engine, store, Some(snapshot), verified_at_once) {
             Ok(replayed) => return Ok(replayed),
             Err(e) => e,
         },
         Err(e) => e,
     };
     // Whatever is wrong: the ledger alone decides.
-    let replayed = from_lines(engine, store, None)?;
+    let replayed = from_lines(engine, store, None, verified_at_once)?;
     tracing::warn!("the snapshot is dropped, and the whole ledger was replayed: {refused}");
     if let Err(e) = store.set_snapshot(None) {
         tracing::warn!("the snapshot could not be dropped: {e}");
@@ -53,7 +74,12 @@ pub(crate) fn from_store(engine: &Engine, store: &mut dyn Store) -> Result<Repla
     Ok(replayed)
 }
 
-fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) -> Result<Replayed> {
+fn from_lines(
+    engine: &Engine,
+    store: &dyn Store,
+    snapshot: Option<Snapshot>,
+    verified_at_once: u64,
+) -> Result<Replayed> {
     let mut instance = engine.instance()?;
     let base = match snapshot {
         Some(snapshot) => restore(engine, &mut instance, store, snapshot)?,
@@ -62,13 +88,56 @@ fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) ->
     let feed = |lines, head: &Head| replay(&mut instance, lines, head);
     let mut repeatable = Repeatable::default();
     let look = |line: &str| repeatable.learn(line);
-    let head = follow(store, Chain::default(), base.seq, look, feed)?;
+    let mut older = None;
+    if base.seq > verified_at_once
+        && let Some(reader) = store.reader()?
+    {
+        let until = base.clone();
+        older = Some(Older { until, reader });
+    }
+    let chain = Chain {
+        head: older
+            .as_ref()
+            .map_or(Head::default(), |older| older.until.clone()),
+    };
+    let head = follow(store, chain, base.seq, look, feed)?;
     Ok(Replayed {
         repeatable,
         instance,
         head,
         snapshot_seq: base.seq,
+        older,
     })
+}
+
+/// The first of the stored lines up to this one that does not hold. `goes_on` is asked now and then.
+///
+/// # Errors
+/// [`HostError::Closed`] when it is not to go on; others of the store.
+pub(crate) fn verify_until(
+    store: &dyn Store,
+    until: &Head,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Option<LedgerFault>> {
+    let mut chain = Chain::default();
+    while chain.head.seq < until.seq {
+        if !goes_on() {
+            return Err(HostError::Closed);
+        }
+        let due = chain.head.seq + 1;
+        let count = usize::try_from(until.seq - chain.head.seq).unwrap_or(usize::MAX);
+        let lines = store.lines(chain.head.seq, count.min(LINES_READ))?;
+        if lines.is_empty() {
+            return Ok(Some(broken(due, "is missing".into())));
+        }
+        for line in &lines {
+            if let Err(fault) = chain.push(line) {
+                return Ok(Some(fault));
+            }
+        }
+    }
+    let says = "is another one than the records after it were made on".into();
+    Ok((chain.head != *until).then(|| broken(until.seq, says)))
 }
 
 /// The state of a second instance at the head of the ledger: the last snapshot and the lines after it, which this process
@@ -139,10 +208,14 @@ fn restore(
     if !snapshot.is_sound(engine.component_digest()) {
         return Err(refused("by another version of qm2, or it is damaged"));
     }
-    // The line is what it says once the whole chain has been verified.
-    let line = store.line(snapshot.head.seq)?;
-    let line = line.and_then(|line| serde_json::from_str::<Head>(&line).ok());
-    if line.as_ref() != Some(&snapshot.head) {
+    let line = store.line(snapshot.head.seq)?.unwrap_or_default();
+    // That it follows the line before it turns out when the chain is verified from the first on.
+    let before = Head {
+        seq: snapshot.head.seq.saturating_sub(1),
+        hash: serde_json::from_str::<Tie>(&line).map_or(String::new(), |tie| tie.prev),
+    };
+    let mut chain = Chain { head: before };
+    if chain.push(&line).is_err() || chain.head != snapshot.head {
         return Err(refused("which is another one in this ledger"));
     }
     let last = snapshot.chunks.len() - 1;

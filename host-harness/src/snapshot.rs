@@ -85,7 +85,7 @@ fn make(engine: &Engine, store: &dyn Store, inputs: &Sender<Input>, alive: &Weak
 }
 
 /// Lets the rest of the process go first. Elsewhere than on Linux niceness is that of the whole process.
-fn step_back() {
+pub(crate) fn step_back() {
     #[cfg(target_os = "linux")]
     if let Err(e) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!("snapshots are made at full priority: {e}");

@@ -8,7 +8,7 @@ use crate::store::{Note, Store};
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::Envelope;
 use qm2_core::message::{Caller, Notice, NoticeKind};
-use qm2_core::receipt::{Receipt, Rejection, Remedy};
+use qm2_core::receipt::{LedgerFault, Receipt, Rejection, Remedy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -57,6 +57,8 @@ pub(crate) enum Input {
     Finished(Finished),
     /// Reading or writing the store.
     Store(StoreWork),
+    /// A stored line that does not hold was found.
+    Broken(LedgerFault),
     /// What was committed beside the loop is durable, or has failed.
     Committed,
     /// The last input.

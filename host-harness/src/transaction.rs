@@ -8,7 +8,7 @@ use crate::committer::{Beside, Group, Keeper, Said};
 use crate::contract;
 use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
-use crate::replay;
+use crate::replay::{self, Older};
 use crate::store::{DeadLetter, Store};
 use crate::submit::{Finished, Input, Reply, Side};
 use qm2_core::call::{Answer, Call};
@@ -16,7 +16,7 @@ use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::ledger::Chain;
 use qm2_core::limit::RETRY_AFTER_MS;
 use qm2_core::message::Caller;
-use qm2_core::receipt::{CallError, Receipt, Rejection, RejectionCode, Remedy};
+use qm2_core::receipt::{CallError, LedgerFault, Receipt, Rejection, RejectionCode, Remedy};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -34,6 +34,9 @@ const BESIDE_LINES_MIN: usize = 32;
 /// The live instance, its store, and the group of calls that the next commit covers.
 pub(crate) struct Writer {
     engine: Engine,
+    /// Most lines that are verified although a snapshot covers them.
+    verified_at_once: u64,
+    older: Option<Older>,
     /// None while a group is committed beside.
     keeper: Option<Keeper>,
     /// Started with the first group that is large enough.
@@ -58,9 +61,16 @@ impl Writer {
     ///
     /// # Errors
     /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
-    pub(crate) fn open(engine: Engine, keeper: Keeper, inputs: Sender<Input>) -> Result<Self> {
+    pub(crate) fn open(
+        engine: Engine,
+        keeper: Keeper,
+        inputs: Sender<Input>,
+        verified_at_once: u64,
+    ) -> Result<Self> {
         let mut writer = Self {
             engine,
+            verified_at_once,
+            older: None,
             keeper: Some(keeper),
             beside: None,
             inputs,
@@ -107,6 +117,18 @@ impl Writer {
     /// Number of the last record that the last replay took from a snapshot.
     pub(crate) fn snapshot_seq(&self) -> u64 {
         self.snapshot_seq
+    }
+
+    /// What the last replay has left to verify.
+    pub(crate) fn take_older(&mut self) -> Option<Older> {
+        self.older.take()
+    }
+
+    /// What the state rests on does not hold: nothing is recorded any more.
+    pub(crate) fn end_for_broken(&mut self, fault: LedgerFault) {
+        let (seq, reason) = (fault.seq, fault.message);
+        self.commit();
+        self.end_writing(HostError::LedgerBroken { seq, reason }.to_string());
     }
 
     /// Makes a call; its answer goes out with the next commit.
@@ -311,11 +333,12 @@ impl Writer {
     }
 
     fn replay(&mut self) -> Result<()> {
-        let engine = self.engine.clone();
+        let (engine, verified_at_once) = (self.engine.clone(), self.verified_at_once);
         let keeper = self.keeper();
-        let replayed = replay::from_store(&engine, &mut *keeper.store)?;
+        let replayed = replay::from_store(&engine, &mut *keeper.store, verified_at_once)?;
         (keeper.sink)(Said::Replayed(replayed.repeatable));
         self.instance = Some(replayed.instance);
+        self.older = replayed.older;
         (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
         self.chain = Chain {
             head: replayed.head,

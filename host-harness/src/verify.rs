@@ -158,7 +158,7 @@ fn misplaced(store: &dyn Store, followed: &Followed) -> Result<Option<LedgerFaul
     Ok(bad.pop_first().map(|seq| broken(seq, message.into())))
 }
 
-fn broken(seq: u64, message: String) -> LedgerFault {
+pub(crate) fn broken(seq: u64, message: String) -> LedgerFault {
     LedgerFault {
         seq,
         kind: LedgerFaultKind::BrokenChain,
