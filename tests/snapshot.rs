@@ -212,7 +212,11 @@ async fn older_records_that_are_verified_behind_an_open_domain_end_its_writing_w
 
     let sql = Connection::open(broken.join("ledger.db")).expect("the store");
     let change = "UPDATE ledger SET line = replace(line, '\"v\":1', '\"v\":2') WHERE seq = ?1";
-    assert_eq!(sql.execute(change, [seq.cast_signed()]).expect("it is changed"), 1);
+    assert_eq!(
+        sql.execute(change, [seq.cast_signed()])
+            .expect("it is changed"),
+        1
+    );
     drop(sql);
     // At once: it does not open.
     let refused = builder(&broken).open().await.map(|_| ());
@@ -252,7 +256,11 @@ async fn snapshot_whose_last_record_was_changed_is_not_used() {
     let seq = snapshot(folder.path()).expect("a snapshot").head.seq;
     let sql = Connection::open(folder.path().join("ledger.db")).expect("the store");
     let change = "UPDATE ledger SET line = replace(line, '\"atMs\":', '\"atMs\":9') WHERE seq = ?1";
-    assert_eq!(sql.execute(change, [seq.cast_signed()]).expect("it is changed"), 1);
+    assert_eq!(
+        sql.execute(change, [seq.cast_signed()])
+            .expect("it is changed"),
+        1
+    );
     drop(sql);
     let refused = builder(folder.path()).verify_at_once(0).open().await;
     match refused.map(|_| ()).expect_err("a record does not hold") {

@@ -59,9 +59,9 @@ struct State {
     /// By question and level, the keys of those that did not reach anybody.
     unreached: HashMap<String, BTreeSet<String>>,
     /// Reports that their owners have not acknowledged.
-    reports: BTreeMap<String, Message>,
+    reports: BTreeMap<String, Arc<Message>>,
     /// Who reads them: by owner, and by coordination where only its reports are wanted.
-    readers: HashMap<(String, Option<String>), Vec<mpsc::UnboundedSender<Message>>>,
+    readers: HashMap<(String, Option<String>), Vec<Reader>>,
     /// How many are looked through for those who went away.
     readers_max: usize,
     /// Coordinations whose functions may begin before their ack is durable.
@@ -70,6 +70,8 @@ struct State {
     begun: Begun,
     ends: Ends,
 }
+
+type Reader = mpsc::UnboundedSender<Arc<Message>>;
 
 impl State {
     /// Forgets those who went away without a report that would have shown it; rarely, so that it costs nothing to speak of.
@@ -162,7 +164,7 @@ impl Delivery {
         &self,
         owner: &str,
         coordination_id: Option<&str>,
-    ) -> mpsc::UnboundedReceiver<Message> {
+    ) -> mpsc::UnboundedReceiver<Arc<Message>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.lock();
         for message in state.reports.values() {
@@ -404,6 +406,7 @@ impl Delivery {
     }
 
     fn report_to_owner(self: &Arc<Self>, message: Message) {
+        let message = Arc::new(message);
         let mut state = self.lock();
         if state.closing {
             return;

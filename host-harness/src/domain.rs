@@ -83,7 +83,7 @@ impl Domain {
     /// Reports to an owner session: those not acknowledged yet, then those that come. Acknowledge them with
     /// [`Call::Acknowledge`].
     #[must_use]
-    pub fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Message> {
+    pub fn reports(&self, owner: &str) -> mpsc::UnboundedReceiver<Arc<Message>> {
         self.0.delivery.reports(owner, None)
     }
 

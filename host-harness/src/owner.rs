@@ -51,8 +51,8 @@ impl Domain {
     /// # Errors
     /// [`HostError::InvalidPlan`] with all errors; those of [`Domain::call`].
     pub async fn submit_plan(&self, plan: &str) -> Result<Result<PlanReceipt, Rejection>> {
-        let parsed = self.parse(plan)?;
-        self.submit_parsed(&parsed, plan).await
+        let owner = self.parse(plan)?.owner_session;
+        self.submit_parsed(&owner, plan).await
     }
 
     /// Submits a plan if it is new, else takes it up where it was left, and waits for its end. Reads and acknowledges all
@@ -62,38 +62,41 @@ impl Domain {
     /// [`HostError::InvalidPlan`] with all errors, [`HostError::Rejected`] if the plan is refused, [`HostError::Closed`] if
     /// the domain is closed meanwhile: then the plan can be taken up again.
     pub async fn run(&self, plan: &str) -> Result<Ended> {
-        let parsed = self.parse(plan)?;
+        let Plan {
+            owner_session: owner,
+            coordination_id: id,
+            ..
+        } = self.parse(plan)?;
+        let (owner, id) = (&*owner, &*id);
         // Before the plan is submitted, so that no report is missed.
-        let (owner, id) = (&parsed.owner_session, &parsed.coordination_id);
         let awaited = self.0.delivery.await_end(id);
         let mut reports = self.0.delivery.reports(owner, Some(id));
-        let receipt = self.submit_parsed(&parsed, plan).await??;
+        let receipt = self.submit_parsed(owner, plan).await??;
         let mut is_final = receipt.terminal.is_some();
         while !is_final {
             let Some(report) = reports.recv().await else {
                 // Closed, or read-only: the same plan again is told which.
-                self.submit_parsed(&parsed, plan).await??;
+                self.submit_parsed(owner, plan).await??;
                 return Err(HostError::Closed);
             };
             // The report without a step is that of the end; it is acknowledged with all others below.
             is_final = report.envelope.step_id.is_none();
             if !is_final {
-                self.acknowledge(&parsed.owner_session, vec![report.key])
-                    .await?;
+                self.acknowledge(owner, vec![report.key.clone()]).await?;
             }
         }
-        self.idle(&parsed.coordination_id).await;
+        self.idle(id).await;
         if receipt.state != "closed" {
             // Of a plan that began here all reports were handed out here; others may have been given up before.
             let keys = match receipt.replayed {
-                false => self.0.delivery.open_reports(&parsed.coordination_id),
-                true => self.open_reports(&parsed.coordination_id).await?,
+                false => self.0.delivery.open_reports(id),
+                true => self.open_reports(id).await?,
             };
-            self.acknowledge(&parsed.owner_session, keys).await?;
+            self.acknowledge(owner, keys).await?;
         }
         match awaited.line() {
-            Some(line) => self.ended_as(&parsed.coordination_id, &[line]).await,
-            None => self.ended(&parsed.coordination_id).await,
+            Some(line) => self.ended_as(id, &[line]).await,
+            None => self.ended(id).await,
         }
     }
 
@@ -196,12 +199,11 @@ impl Domain {
 
     async fn submit_parsed(
         &self,
-        parsed: &Plan,
+        owner: &str,
         plan: &str,
     ) -> Result<Result<PlanReceipt, Rejection>> {
-        let session = parsed.owner_session.clone();
         let caller = Caller {
-            session,
+            session: owner.to_owned(),
             role: None,
         };
         let plan = plan.to_owned();

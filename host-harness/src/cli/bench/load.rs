@@ -3,6 +3,7 @@
 use super::measure::{self, Spread, ms, per_second, shown};
 use super::{Failure, Output, Place, Workplace, plans, probed, runtime};
 use clap::Args;
+use qm2_core::limit;
 use qm2_host::{Domain, HostError};
 use serde::Serialize;
 use std::path::Path;
@@ -21,6 +22,9 @@ pub struct FanoutArguments {
     /// Steps of a plan that run side by side; two more are before and after them.
     #[arg(long, default_value_t = 64)]
     width: usize,
+    /// Steps that are out at once, over all plans: the width of the lane `control`.
+    #[arg(long, default_value_t = plans::IN_FLIGHT, value_parser = clap::value_parser!(u64).range(1..=limit::IN_FLIGHT_MAX))]
+    in_flight: u64,
     #[command(flatten)]
     place: Place,
 }
@@ -65,7 +69,7 @@ pub fn fanout(arguments: &FanoutArguments, output: &Output) -> Result<u8, Failur
     let measure = || {
         runtime()?.block_on(async {
             let data = place.data("data");
-            let domain = plans::idle_domain(&data).await?;
+            let domain = plans::idle_domain_of_width(&data, arguments.in_flight).await?;
             // Code, caches and tables are warm then.
             domain.run(&plans::fanout("warm", arguments.width)).await?;
             let alone = alone(&domain, arguments, &data).await?;

@@ -22,18 +22,33 @@ pub fn config() -> Config {
 
 /// A domain as wide as [`config`] says.
 pub fn builder(data: &Path) -> DomainBuilder {
+    builder_of_width(data, limit::IN_FLIGHT_MAX)
+}
+
+/// A domain with at most so many steps out at once.
+pub fn builder_of_width(data: &Path, in_flight: u64) -> DomainBuilder {
     let lanes = Lanes {
-        control: usize::try_from(limit::IN_FLIGHT_MAX).unwrap_or(usize::MAX),
+        control: usize::try_from(in_flight).unwrap_or(usize::MAX),
         data: 1_024,
         ..Lanes::default()
     };
     Domain::builder(data).config(config()).lanes(lanes)
 }
 
+/// Steps that are out at once unless a benchmark says otherwise: enough to fill every commit, and as much as fits into little
+/// memory.
+pub const IN_FLIGHT: u64 = 512;
+
 /// A domain whose agents do nothing.
 pub async fn idle_domain(data: &Path) -> Result<Domain, Failure> {
+    idle_domain_of_width(data, IN_FLIGHT).await
+}
+
+/// As [`idle_domain`], with at most so many steps out at once.
+pub async fn idle_domain_of_width(data: &Path, in_flight: u64) -> Result<Domain, Failure> {
     let nothing = |_: Task| async { Report::completed("") };
-    Ok(builder(data).agent("agent:*", nothing).open().await?)
+    let builder = builder_of_width(data, in_flight);
+    Ok(builder.agent("agent:*", nothing).open().await?)
 }
 
 /// One step, so many after it, and one after all of these.
