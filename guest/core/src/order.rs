@@ -6,7 +6,7 @@
 //! compares bytes one by one.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, btree_map};
+use std::collections::btree_map::{self, BTreeMap, Entry};
 use std::ops::Bound;
 
 /// Sorts, keeping the order of equals.
@@ -107,11 +107,21 @@ impl<V> Ordered<V> {
 
     /// Puts a value under a key; answers with the one that it takes the place of.
     pub(crate) fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
+        self.place(key).replace(value)
+    }
+
+    /// The value under a key, which is made where it is missing.
+    pub(crate) fn get_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> V) -> &mut V {
+        self.place(key).get_or_insert_with(make)
+    }
+
+    /// Where the value of a key stands or is to stand.
+    fn place(&mut self, key: &[u8]) -> &mut Option<V> {
         let place = self.places.insert(key, self.values.len());
         if place == self.values.len() {
             self.values.push(None);
         }
-        self.values[place].replace(value)
+        &mut self.values[place]
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<V> {
@@ -180,13 +190,11 @@ impl Places {
     #[inline(never)]
     fn insert(&mut self, key: &[u8], end: usize) -> usize {
         let mut words = Words::default();
-        let words = words.of(key);
-        if let Some(place) = self.tree.get(words) {
-            return *place;
+        // Most keys are new: one way down the tree, with a key that stays.
+        match self.tree.entry(words.of(key).into()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(self.free.pop().unwrap_or(end)),
         }
-        let place = self.free.pop().unwrap_or(end);
-        self.tree.insert(words.into(), place);
-        place
     }
 
     #[inline(never)]
@@ -258,8 +266,15 @@ fn next_place(keys: &mut btree_map::Range<'_, Box<[u64]>, usize>) -> Option<usiz
 }
 
 /// A key of texts and numbers, in the order of its parts. Texts hold no zero byte, which ends them here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Key(Vec<u8>);
+
+impl Default for Key {
+    /// With room for most keys, so that they are not moved while their parts are written.
+    fn default() -> Self {
+        Self(Vec::with_capacity(128))
+    }
+}
 
 impl Key {
     #[inline(never)]

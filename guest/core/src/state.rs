@@ -298,6 +298,14 @@ impl Coordination {
         timers
     }
 
+    /// The timers of a step, none of which is left when it has ended.
+    fn open_timers(&self, step: &Step) -> Vec<Timer> {
+        if step.state.is_final() {
+            return Vec::new();
+        }
+        self.step_timers(step)
+    }
+
     fn own_timers(&self) -> impl Iterator<Item = Timer> + use<> {
         let timer = |class, due_ms| Timer {
             due_ms,
@@ -599,9 +607,7 @@ impl State {
         count: &dyn Fn(&mut Counts),
     ) {
         let coordination = self.live.get_mut(id).expect("the coordination is live");
-        for timer in coordination.own_timers() {
-            self.index.timers.disarm(&timer);
-        }
+        let timers = coordination.own_timers().collect();
         if cleanup {
             coordination.open_cleanup -= 1;
         } else {
@@ -610,9 +616,8 @@ impl State {
         coordination.last_end_seq = record.seq;
         coordination.last_end_ms = record.at_ms;
         count(&mut coordination.counts);
-        for timer in coordination.own_timers() {
-            self.index.timers.arm(timer);
-        }
+        let left = coordination.own_timers().collect();
+        self.index.timers.rearm(timers, left);
     }
 
     /// Changes a report, adds it or takes it away.
@@ -726,17 +731,10 @@ impl Index {
         let step = &coordination.steps[index];
         let (was, slot, session) = (step.state, step.holds_slot(), step.holds_session());
         let waiter = step.is_waiter();
-        if !was.is_final() {
-            for timer in coordination.step_timers(step) {
-                self.timers.disarm(&timer);
-            }
-        }
+        let timers = coordination.open_timers(step);
         // A waiting step that was put up for a slot stays so until it gets one or what it waits for is taken.
         let put_up =
             was == StepState::WaitingClaim && self.slots.contains(&coordination.id, &step.id);
-        if was.is_candidate() || put_up {
-            self.slots.remove(&coordination.id, &step.id);
-        }
         // The order is left under the same facts under which it was entered.
         let before = waiter.then(|| step.clone());
         edit(&mut coordination.steps[index]);
@@ -753,12 +751,11 @@ impl Index {
         }
         if step.state.is_candidate() || put_up && step.state == StepState::WaitingClaim {
             self.slots.insert(coordination.candidate(step));
+        } else if was.is_candidate() || put_up {
+            // Only now: a session that its step has taken meanwhile does not have to be forgotten and made anew.
+            self.slots.remove(&coordination.id, &step.id);
         }
-        if !step.state.is_final() {
-            for timer in coordination.step_timers(step) {
-                self.timers.arm(timer);
-            }
-        }
+        self.timers.rearm(timers, coordination.open_timers(step));
         match before.filter(|_| !step.is_waiter()) {
             Some(before) => self.claims.remove_waiter(coordination, &before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),

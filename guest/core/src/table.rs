@@ -37,6 +37,12 @@ impl<V> Table<V> {
         self.all.get_mut(name.as_bytes()).map(|(_, value)| value)
     }
 
+    /// The value under a name, which is made where it is missing.
+    pub(crate) fn get_or_insert(&mut self, name: &Name, make: impl FnOnce() -> V) -> &mut V {
+        let make = || (name.clone(), make());
+        &mut self.all.get_or_insert(name.as_bytes(), make).1
+    }
+
     /// Puts a value under a name, in the place of an older one.
     pub(crate) fn insert(&mut self, name: Name, value: V) {
         self.all.insert(name.clone().as_bytes(), (name, value));

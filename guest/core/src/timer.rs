@@ -75,6 +75,20 @@ impl Timers {
         self.all.remove(&timer.key());
     }
 
+    /// Arms some timers in the place of others; those that are among both stay as they are.
+    pub(crate) fn rearm(&mut self, before: Vec<Timer>, after: Vec<Timer>) {
+        for timer in &before {
+            if !after.contains(timer) {
+                self.disarm(timer);
+            }
+        }
+        for timer in after {
+            if !before.contains(&timer) {
+                self.arm(timer);
+            }
+        }
+    }
+
     /// The timer to fire first at this time.
     pub(crate) fn first_due(&self, now_ms: u64) -> Option<&Timer> {
         self.all.first().filter(|timer| timer.due_ms <= now_ms)
