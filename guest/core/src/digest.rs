@@ -2,6 +2,7 @@
 //!
 //! Does not say what is hashed; [`crate::codec`] makes the bytes.
 
+use crate::codec::text_of;
 use sha2::{Digest, Sha256};
 
 /// The hash before the first record.
@@ -19,12 +20,13 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    text.extend(
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)])),
+    );
+    text_of(text)
 }
 
 #[cfg(test)]

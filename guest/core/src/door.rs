@@ -236,8 +236,7 @@ impl Write for Answer {
             Self::Head(head) | Self::Replay(head) | Self::Restore(head) => head,
             Self::Snapshot(chunk) => chunk,
         };
-        out.push(b'{');
-        codec::write_next(out, self.name());
+        codec::write_first(out, self.name());
         value.write(out);
         out.push(b'}');
     }
@@ -249,8 +248,7 @@ impl<T: Write, E: Write> Write for Result<T, E> {
             Ok(value) => ("ok", value),
             Err(error) => ("error", error),
         };
-        out.push(b'{');
-        codec::write_next(out, name);
+        codec::write_first(out, name);
         value.write(out);
         out.push(b'}');
     }
@@ -274,7 +272,9 @@ impl<F: FnMut(&str) -> bool> TextHost<F> {
         let mut out = b"{\"call\":".to_vec();
         call.write(&mut out);
         for (name, value) in members {
-            codec::write_next(&mut out, name);
+            out.push(b',');
+            name.write(&mut out);
+            out.push(b':');
             value.write(&mut out);
         }
         out.push(b'}');
