@@ -8,7 +8,8 @@ use shared::apply_shared;
 pub(crate) use shared::{answer_digest, answer_key};
 
 use crate::arbitration::OutcomeKind;
-use crate::codec;
+use crate::codec::Part::{Number, Text};
+use crate::codec::{self, concat};
 use crate::envelope::FailureClass;
 use crate::event::{
     CancelledBy, Class, Completed, Counts, Created, Detected, Escalated, EscalationKind, Event,
@@ -35,7 +36,13 @@ pub(crate) const ANSWER: &str = "answer";
 
 /// Key of an identity within its step.
 pub(crate) fn identity_key(attempt: u32, intent: &str, part: &str) -> String {
-    format!("{attempt}:{intent}:{part}")
+    concat(&[
+        Number(attempt.into()),
+        Text(":"),
+        Text(intent),
+        Text(":"),
+        Text(part),
+    ])
 }
 
 /// Applies a record whose line hashes to `hash`.
@@ -431,18 +438,15 @@ fn end_step(
         step.replies.clear();
         step.escalation = None;
     });
-    let cleanup = state.coordination(id).steps[index].def.cleanup;
-    state.step_ended(id, cleanup, record, count);
-    let coordination = state.live.get_mut(id).expect("the coordination is live");
-    order::remove(&mut coordination.skippable, &index);
+    state.step_ended(id, index, record, count);
     note_stop(state, id, index, record);
     resolve_edges(state, id, index, record);
-    let ended = state.coordination(id).steps[index].state;
-    let added = state.coordination(id).steps[index].added_by.is_some();
-    let wanted = match state.coordination(id).plan.reports {
-        _ if added => true,
+    let coordination = state.coordination(id);
+    let step = &coordination.steps[index];
+    let wanted = match coordination.plan.reports {
+        _ if step.added_by.is_some() => true,
         Reports::End => false,
-        Reports::Failures => matches!(ended, StepState::Failed | StepState::TimedOut),
+        Reports::Failures => matches!(step.state, StepState::Failed | StepState::TimedOut),
         Reports::All => true,
     };
     if wanted {

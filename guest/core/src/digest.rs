@@ -15,18 +15,16 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
     for part in parts {
         hasher.update(part);
     }
-    hex(&hasher.finalize())
+    hex(&hasher.finalize().into())
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8; 32]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = Vec::with_capacity(bytes.len() * 2);
-    text.extend(
-        bytes
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)])),
-    );
-    text_of(text)
+    let mut text = [[0; 2]; 32];
+    for (pair, byte) in text.iter_mut().zip(bytes) {
+        *pair = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    }
+    text_of(text.as_flattened().to_vec())
 }
 
 #[cfg(test)]

@@ -83,8 +83,7 @@ fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
     let value: Value = serde_json::from_str(request)
         .map_err(|error| Blame::new("$", format!("$ is not JSON: {error}")))?;
     let problems = Problems::default();
-    let call = Object::new(&value, String::new(), None, &problems)
-        .and_then(|object| read_call(function, object));
+    let call = Object::new(&value, &problems).and_then(|object| read_call(function, object));
     match call {
         Some(call) if problems.borrow().is_empty() => Ok(call),
         _ => {
@@ -287,31 +286,31 @@ impl<F: FnMut(&str) -> bool> TextHost<F> {
 }
 
 impl<F: FnMut(&str) -> bool> Host for TextHost<F> {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
         self.tell("append", &[("lines", &lines)])
     }
 
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
         self.tell("enqueue", &[("messages", &messages)])
     }
 
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.tell("withdraw", &[("keys", &keys)])
     }
 
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
         let priority: &Priority = &message.priority;
         self.tell(
             "enqueue-in-lane",
             &[
                 ("lane", &message.lane),
                 ("priority", priority),
-                ("message", message),
+                ("message", &message),
             ],
         )
     }
 
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.tell("cancel", &[("keys", &keys)])
     }
 

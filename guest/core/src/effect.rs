@@ -10,7 +10,10 @@ use crate::describe;
 use crate::envelope::{DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority, Question};
 use crate::event::{Event, Record};
 use crate::hook;
-use crate::id::{attempt_key, report_key, split_attempt_key, split_number, split_report_key};
+use crate::id::{
+    attempt_key, prefixed_attempt_key, report_key, split_attempt_key, split_number,
+    split_report_key,
+};
 use crate::message::{
     CANCEL_PREFIX, HookKind, Host, LANE_CONTROL, LANE_DATA, LANE_ESCALATION, Message, PROBE_PREFIX,
 };
@@ -40,16 +43,16 @@ impl Effects {
     /// Hands everything out. A host that is busy gets it again from the next `reconcile` (M3).
     pub(crate) fn hand_out(self, host: &mut dyn Host) {
         if !self.messages.is_empty() {
-            let _busy = host.enqueue(&self.messages);
+            let _busy = host.enqueue(self.messages);
         }
-        for message in &self.lane_messages {
+        for message in self.lane_messages {
             let _busy = host.enqueue_in_lane(message);
         }
         if !self.withdrawn.is_empty() {
-            let _busy = host.withdraw(&self.withdrawn);
+            let _busy = host.withdraw(self.withdrawn);
         }
         if !self.cancelled.is_empty() {
-            let _busy = host.cancel(&self.cancelled);
+            let _busy = host.cancel(self.cancelled);
         }
         for (id, kind, subject) in &self.asked {
             let _busy = host.ask(id, *kind, subject);
@@ -401,8 +404,9 @@ fn control(prefix: &str, delivery: u32, priority: Priority, envelope: Envelope) 
         &envelope.coordination_id,
         envelope.step_id.as_deref().unwrap_or_default(),
     );
-    let key = attempt_key(id, step_id, envelope.attempt.unwrap_or_default());
-    control_as(format!("{prefix}{key}"), delivery, priority, envelope)
+    let attempt = envelope.attempt.unwrap_or_default();
+    let key = prefixed_attempt_key(prefix, id, step_id, attempt);
+    control_as(key, delivery, priority, envelope)
 }
 
 /// The message of an attempt, under the same key in every delivery (M4).

@@ -714,7 +714,8 @@ impl Record {
         codec::write_req(out, name!("v"), &LINE_VERSION);
         codec::write_req(out, name!("seq"), &self.seq);
         codec::write_req(out, name!("atMs"), &self.at_ms);
-        codec::write_req(out, name!("type"), &self.event.type_name());
+        codec::write_next(out, name!("type"));
+        codec::write_word(out, self.event.type_name());
         codec::write_opt(out, name!("coordinationId"), &self.coordination_id);
         codec::write_opt(out, name!("stepId"), &self.step_id);
         codec::write_opt(out, name!("attempt"), &self.attempt);

@@ -863,7 +863,7 @@ impl Machine {
 
     /// One append for the whole call, and only then its effects (M3, R-60).
     fn finish(&mut self, host: &mut dyn Host, call: Call) -> Result<(), CallError> {
-        if !call.lines.is_empty() && host.append(&call.lines).is_err() {
+        if !call.lines.is_empty() && host.append(call.lines).is_err() {
             return Err(CallError::LedgerUnavailable);
         }
         call.effects.hand_out(host);

@@ -273,6 +273,7 @@ impl Coordination {
         if !step.is_out() || step.is_suspended() {
             return timers;
         }
+        timers.reserve(4);
         // An attempt that is cut to the plan's deadline is ended by that one, with everything else that is open then. The
         // cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
         let plan_comes_first = self
@@ -602,13 +603,14 @@ impl State {
     pub(crate) fn step_ended(
         &mut self,
         id: &str,
-        cleanup: bool,
+        index: usize,
         record: &Record,
         count: &dyn Fn(&mut Counts),
     ) {
         let coordination = self.live.get_mut(id).expect("the coordination is live");
         let timers = coordination.own_timers().collect();
-        if cleanup {
+        order::remove(&mut coordination.skippable, &index);
+        if coordination.steps[index].def.cleanup {
             coordination.open_cleanup -= 1;
         } else {
             coordination.open_work -= 1;
@@ -756,8 +758,8 @@ impl Index {
             self.slots.remove(&coordination.id, &step.id);
         }
         self.timers.rearm(timers, coordination.open_timers(step));
-        match before.filter(|_| !step.is_waiter()) {
-            Some(before) => self.claims.remove_waiter(coordination, &before),
+        match before.as_ref().filter(|_| !step.is_waiter()) {
+            Some(before) => self.claims.remove_waiter(coordination, before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
             // It stood in the order already while hooks were asked, and what it waits for may have become free since.
             None if was != step.state && step.state == StepState::WaitingClaim => {
