@@ -486,7 +486,7 @@ impl Machine {
             chain.push(line)?;
         }
         let fault = |kind, message| LedgerFault { seq, kind, message };
-        let (record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
+        let (mut record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
             ReadError::Malformed(says) => fault(
                 LedgerFaultKind::BrokenChain,
                 format!("is not a record: {says}"),
@@ -501,7 +501,7 @@ impl Machine {
             return Err(fault(LedgerFaultKind::BrokenChain, says));
         }
         legal::check(&self.state, &record).map_err(|(kind, says)| fault(kind, says))?;
-        apply(&mut self.state, &record, hash);
+        apply(&mut self.state, &mut record, hash);
         Ok(())
     }
 
@@ -840,7 +840,7 @@ impl Machine {
 
     /// Numbers, hashes and applies one record.
     fn write(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
-        let record = Record {
+        let mut record = Record {
             seq: self.state.next_seq(),
             at_ms: self.state.now_ms.max(now_ms),
             coordination_id: draft.coordination,
@@ -856,7 +856,7 @@ impl Machine {
             "a live record that replay would refuse"
         );
         let (line, hash) = record.line(&self.state.head.hash);
-        apply(&mut self.state, &record, hash);
+        apply(&mut self.state, &mut record, hash);
         call.effects.add(&self.state, &record, &line);
         call.lines.push(line);
     }

@@ -87,6 +87,13 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Its place in the list that it stands in; 0 where that is none.
+    pub(crate) fn index(&self) -> usize {
+        self.within
+            .and_then(|(_, _, index)| index)
+            .unwrap_or_default()
+    }
+
     /// Path of a member.
     #[inline(never)]
     pub(crate) fn path_of(&self, name: &str) -> String {
@@ -235,13 +242,13 @@ impl<'a> Object<'a> {
     ) -> Option<Vec<String>> {
         let mut texts = Vec::new();
         for (index, value) in self.list(name, count_max)?.iter().enumerate() {
-            let member = format!("{name}[{index}]");
+            let member = || format!("{name}[{index}]");
             match value {
                 Value::String(text) => match check(text) {
                     Ok(()) => texts.push(text.clone()),
-                    Err(says) => self.problem(&member, "out-of-bound", says),
+                    Err(says) => self.problem(&member(), "out-of-bound", says),
                 },
-                other => self.wrong_type(&member, other, "text"),
+                other => self.wrong_type(&member(), other, "text"),
             }
         }
         Some(texts)
