@@ -217,7 +217,20 @@ impl<'a> Input<'a> {
 
     fn escape(&mut self) -> char {
         let rest = self.rest();
-        for byte in (0..0x20_u8).chain([b'"', b'\\', 0x7f]) {
+        let byte = match rest.get(1) {
+            Some(b'b') => Some(0x08),
+            Some(b'f') => Some(0x0c),
+            Some(b'n') => Some(b'\n'),
+            Some(b'r') => Some(b'\r'),
+            Some(b't') => Some(b'\t'),
+            Some(b'u') => {
+                let digits = self.text.get(self.at + 4..self.at + 6);
+                digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            }
+            other => other.copied(),
+        };
+        if let Some(byte) = byte.filter(|byte| plain_len(&[*byte]) == 0) {
+            // Whether this is its one form is seen where that is written.
             let mut form = Vec::with_capacity(6);
             write_escape(byte, &mut form);
             if rest.starts_with(&form) {
@@ -757,6 +770,12 @@ mod tests {
             "\"\\u0041\"",
             "\"\\u001F\"",
             "\"\\u000a\"",
+            "\"\\u00+1\"",
+            "\"\\u0101\"",
+            "\"\\u001\"",
+            "\"\\u00\u{e9}\"",
+            "\"\\a\"",
+            "\"\\\u{e9}\"",
             "\"\u{7f}\"",
             "\"a\nb\"",
             "\"a",

@@ -320,12 +320,12 @@ fn to_session(
     at_ms: u64,
 ) -> Envelope {
     Envelope {
-        coordination_id: coordination.id.to_string(),
-        step_id: Some(step.id.to_string()),
+        coordination_id: (*coordination.id).to_owned(),
+        step_id: Some((*step.id).to_owned()),
         parent_step_id: step.def.parent_step_id.clone(),
         attempt: Some(attempt),
-        source_session: coordination.owner.to_string(),
-        target_session: step.session.to_string(),
+        source_session: (*coordination.owner).to_owned(),
+        target_session: (*step.session).to_owned(),
         intent,
         priority: step.def.priority,
         delivery_mode: step.def.delivery_mode,
@@ -487,7 +487,7 @@ fn report_message(
         })
     };
     let mut envelope = Envelope {
-        coordination_id: coordination.id.to_string(),
+        coordination_id: (*coordination.id).to_owned(),
         step_id: None,
         parent_step_id: None,
         attempt: None,
@@ -509,10 +509,10 @@ fn report_message(
         tokens: Vec::new(),
     };
     if let Some(step) = report.step.map(|index| &coordination.steps[index]) {
-        envelope.step_id = Some(step.id.to_string());
+        envelope.step_id = Some((*step.id).to_owned());
         envelope.parent_step_id.clone_from(&step.def.parent_step_id);
         envelope.attempt = Some(report.attempt);
-        envelope.source_session = step.session.to_string();
+        envelope.source_session = (*step.session).to_owned();
         envelope.priority = step.def.priority;
         let (code, message) = (
             step.code.as_deref().unwrap_or_default(),

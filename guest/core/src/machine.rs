@@ -717,7 +717,13 @@ impl Machine {
         loop {
             let dirty = std::mem::take(&mut self.state.index.dirty);
             let before = self.state.head.seq;
-            for stage in 0..3 {
+            // Nearly always nothing follows, and that is seen at one look.
+            let stages = if self.follows_any(&dirty, now_ms) {
+                3
+            } else {
+                0
+            };
+            for stage in 0..stages {
                 for id in &dirty {
                     let Some(live) = self.state.live.get(id) else {
                         continue;
@@ -753,6 +759,16 @@ impl Machine {
                 return;
             }
         }
+    }
+
+    /// Whether a step is to be skipped or stopped, or a child plan cancelled.
+    fn follows_any(&self, dirty: &[Name], now_ms: u64) -> bool {
+        let mut live = dirty.iter().filter_map(|id| self.state.live.get(id));
+        live.any(|live| {
+            !decide_skips(live).is_empty()
+                || !decide_stops(live).is_empty()
+                || !child::decide_cancels(&self.state, live, now_ms).is_empty()
+        })
     }
 
     /// Sends out what a free slot is there for, heads of the orders of resources included.

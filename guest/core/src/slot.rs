@@ -10,7 +10,7 @@
 use crate::envelope::Priority;
 use crate::event::Name;
 use crate::limit::AGEING_MS;
-use crate::order::{Key, Ordered};
+use crate::order::{Key, Ordered, Part};
 use crate::table::Table;
 
 /// A step that can go out, or can from its due time on.
@@ -29,7 +29,7 @@ pub(crate) struct Candidate {
 
 /// Under which a candidate is kept.
 fn place_of(coordination: &Name, step: &Name) -> Key {
-    Key::default().text(coordination).text(step)
+    Key::of(&[Part::Text(coordination), Part::Text(step)])
 }
 
 /// The order in which steps go out; the fields are compared from the first.
@@ -56,12 +56,16 @@ impl Rank {
         }
     }
 
-    /// Its place among others as bytes, in the declared order.
+    /// Its place among others, in the declared order.
     fn key(&self) -> Key {
-        edge(self.tier, &self.owner, self.ready_seq)
-            .text(&self.step)
-            .text(&self.coordination)
-            .text(&self.session)
+        Key::of(&[
+            Part::Byte(self.tier),
+            Part::Text(&self.owner),
+            Part::Number(self.ready_seq),
+            Part::Text(&self.step),
+            Part::Text(&self.coordination),
+            Part::Text(&self.session),
+        ])
     }
 }
 
@@ -97,10 +101,11 @@ impl Note {
     }
 
     fn key(&self) -> Key {
-        Key::default()
-            .number(self.due_ms)
-            .text(&self.coordination)
-            .text(&self.step)
+        Key::of(&[
+            Part::Number(self.due_ms),
+            Part::Text(&self.coordination),
+            Part::Text(&self.step),
+        ])
     }
 }
 
@@ -318,17 +323,15 @@ impl Slots {
         if let Some(rises_ms) = rises_ms(candidate, tier) {
             self.rising.remove(&Note::new(rises_ms, candidate).key());
         }
-        self.withdraw(candidate, tier);
-        let session = self.sessions.get(&candidate.session);
-        if session.is_some_and(Session::is_idle) {
+        if self.withdraw(candidate, tier) {
             self.sessions.remove(&candidate.session);
         }
     }
 
-    /// Takes a candidate out of its session.
-    fn withdraw(&mut self, candidate: &Candidate, tier: u8) {
+    /// Takes a candidate out of its session; whether that is idle now.
+    fn withdraw(&mut self, candidate: &Candidate, tier: u8) -> bool {
         let Some(session) = self.sessions.get_mut(&candidate.session) else {
-            return;
+            return false;
         };
         let key = Rank::new(tier, candidate).key();
         session.waiting.remove(&key);
@@ -337,6 +340,7 @@ impl Slots {
         {
             self.heads.insert(&next.key(), next);
         }
+        session.is_idle()
     }
 
     fn publish(&mut self, name: &Name) {
@@ -392,7 +396,7 @@ fn base_tier(priority: Priority) -> u8 {
 
 /// Before, with 0, or past, with the largest number, every rank of one tier and owner.
 fn edge(tier: u8, owner: &Name, ready_seq: u64) -> Key {
-    Key::default().byte(tier).text(owner).number(ready_seq)
+    Key::of(&[Part::Byte(tier), Part::Text(owner), Part::Number(ready_seq)])
 }
 
 /// The best rank of one tier and owner.
@@ -556,7 +560,11 @@ mod tests {
         }
         for a in &ranks {
             for b in &ranks {
-                assert_eq!(a.cmp(b), (*a.key()).cmp(&*b.key()), "{a:?} {b:?}");
+                assert_eq!(
+                    a.cmp(b),
+                    a.key().words().cmp(b.key().words()),
+                    "{a:?} {b:?}"
+                );
             }
         }
         assert_eq!(head_of(&Ordered::default(), 0, &name("a")), None);
