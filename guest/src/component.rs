@@ -312,26 +312,27 @@ fn machine() -> RefMut<'static, Machine> {
 struct Imports;
 
 impl Host for Imports {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
-        event_stream::append(lines).map_err(|_| Refused)
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
+        event_stream::append(&lines).map_err(|_| Refused)
     }
 
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
-        let messages: Vec<wit::Message> = messages.iter().map(from_message).collect();
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
+        let messages: Vec<wit::Message> = messages.into_iter().map(from_message).collect();
         queue::enqueue(&messages).map_err(|_| Refused)
     }
 
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
-        queue::withdraw(keys).map_err(|_| Refused)
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused> {
+        queue::withdraw(&keys).map_err(|_| Refused)
     }
 
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
         let priority = from_priority(message.priority);
-        lanes::enqueue_in_lane(&message.lane, priority, &from_message(message)).map_err(|_| Refused)
+        let lane = message.lane.clone();
+        lanes::enqueue_in_lane(&lane, priority, &from_message(message)).map_err(|_| Refused)
     }
 
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
-        lanes::cancel(keys).map_err(|_| Refused)
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused> {
+        lanes::cancel(&keys).map_err(|_| Refused)
     }
 
     fn ask(&mut self, hook_id: &str, kind: HookKind, subject: &str) -> Result<(), Refused> {
@@ -613,37 +614,33 @@ fn from_delivery_mode(mode: core::DeliveryMode) -> wit::DeliveryMode {
     }
 }
 
-fn from_message(message: &Message) -> wit::Message {
+fn from_message(message: Message) -> wit::Message {
     wit::Message {
-        key: message.key.clone(),
+        key: message.key,
         delivery: message.delivery,
-        lane: message.lane.clone(),
+        lane: message.lane,
         priority: from_priority(message.priority),
         delivery_mode: from_delivery_mode(message.delivery_mode),
         deadline_ms: message.deadline_ms,
-        envelope: from_envelope(&message.envelope),
+        envelope: from_envelope(message.envelope),
     }
 }
 
-fn from_envelope(envelope: &Envelope) -> wit::Envelope {
-    let payload = match (&envelope.payload, &envelope.payload_ref) {
+fn from_envelope(envelope: Envelope) -> wit::Envelope {
+    let payload = match (envelope.payload, envelope.payload_ref) {
         (_, Some(core::PayloadRef { uri, sha256, bytes })) => {
-            wit::Payload::Reference(wit::PayloadRef {
-                uri: uri.clone(),
-                sha256: sha256.clone(),
-                bytes: *bytes,
-            })
+            wit::Payload::Reference(wit::PayloadRef { uri, sha256, bytes })
         }
-        (Some(text), None) => wit::Payload::Text(text.clone()),
+        (Some(text), None) => wit::Payload::Text(text),
         (None, None) => wit::Payload::Empty,
     };
     wit::Envelope {
-        coordination_id: envelope.coordination_id.clone(),
-        step_id: envelope.step_id.clone(),
-        parent_step_id: envelope.parent_step_id.clone(),
+        coordination_id: envelope.coordination_id,
+        step_id: envelope.step_id,
+        parent_step_id: envelope.parent_step_id,
         attempt: envelope.attempt,
-        source_session: envelope.source_session.clone(),
-        target_session: envelope.target_session.clone(),
+        source_session: envelope.source_session,
+        target_session: envelope.target_session,
         intent: match envelope.intent {
             core::Intent::Execute => wit::Intent::Execute,
             core::Intent::Report => wit::Intent::Report,
@@ -656,22 +653,22 @@ fn from_envelope(envelope: &Envelope) -> wit::Envelope {
         deadline_ms: envelope.deadline_ms,
         created_at_ms: envelope.created_at_ms,
         trace: wit::Trace {
-            run_id: envelope.trace.run_id.clone(),
-            span_id: envelope.trace.span_id.clone(),
-            causal_ref: envelope.trace.causal_ref.clone(),
-            traceparent: envelope.trace.traceparent.clone(),
+            run_id: envelope.trace.run_id,
+            span_id: envelope.trace.span_id,
+            causal_ref: envelope.trace.causal_ref,
+            traceparent: envelope.trace.traceparent,
         },
-        content_type: envelope.content_type.clone(),
+        content_type: envelope.content_type,
         payload,
         extensions: envelope
             .extensions
-            .iter()
+            .into_iter()
             .map(|extension| wit::Extension {
-                name: extension.name.clone(),
-                text: extension.text.clone(),
+                name: extension.name,
+                text: extension.text,
             })
             .collect(),
-        outcome: envelope.outcome.as_ref().map(|outcome| match outcome {
+        outcome: envelope.outcome.map(|outcome| match outcome {
             core::Outcome::Completed => wit::Outcome::Completed,
             core::Outcome::Failed {
                 class,
@@ -683,21 +680,21 @@ fn from_envelope(envelope: &Envelope) -> wit::Envelope {
                     core::FailureClass::Permanent => wit::FailureClass::Permanent,
                     core::FailureClass::Unknown => wit::FailureClass::Unknown,
                 },
-                code: code.clone(),
-                message: message.clone(),
+                code,
+                message,
             }),
-            core::Outcome::Progress { number } => wit::Outcome::Progress(*number),
+            core::Outcome::Progress { number } => wit::Outcome::Progress(number),
         }),
-        reason: envelope.reason.clone(),
-        question: envelope.question.as_ref().map(|question| wit::Question {
+        reason: envelope.reason,
+        question: envelope.question.map(|question| wit::Question {
             number: question.number,
-            text: question.text.clone(),
+            text: question.text,
         }),
         tokens: envelope
             .tokens
-            .iter()
+            .into_iter()
             .map(|token| wit::FencingToken {
-                resource: token.resource.clone(),
+                resource: token.resource,
                 token: token.token,
             })
             .collect(),

@@ -51,9 +51,9 @@ pub fn stage(staged: &mut Staged, text: &str) -> Result<Result<(), Refused>, Str
     let handed = serde_json::from_str(text)
         .map_err(|e| format!("it hands out what has no form: {e}: {text}"))?;
     Ok(match handed {
-        Handed::Append { lines } => staged.append(&lines),
-        Handed::Enqueue { messages } => staged.enqueue(&messages),
-        Handed::Withdraw { keys } => staged.withdraw(&keys),
+        Handed::Append { lines } => staged.append(lines),
+        Handed::Enqueue { messages } => staged.enqueue(messages),
+        Handed::Withdraw { keys } => staged.withdraw(keys),
         Handed::EnqueueInLane {
             lane,
             priority,
@@ -62,9 +62,9 @@ pub fn stage(staged: &mut Staged, text: &str) -> Result<Result<(), Refused>, Str
             if (&lane, priority) != (&message.lane, message.priority) {
                 return Err(format!("lane and priority are not the message's: {text}"));
             }
-            staged.enqueue_in_lane(&message)
+            staged.enqueue_in_lane(*message)
         }
-        Handed::Cancel { keys } => staged.cancel(&keys),
+        Handed::Cancel { keys } => staged.cancel(keys),
         Handed::Ask {
             hook_id,
             kind,

@@ -16,21 +16,21 @@ struct Counted {
 }
 
 impl Host for Counted {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
         self.lines += lines.len();
         Ok(())
     }
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
         self.messages += messages.len();
         Ok(())
     }
-    fn withdraw(&mut self, _: &[String]) -> Result<(), Refused> {
+    fn withdraw(&mut self, _: Vec<String>) -> Result<(), Refused> {
         Ok(())
     }
-    fn enqueue_in_lane(&mut self, _: &Message) -> Result<(), Refused> {
+    fn enqueue_in_lane(&mut self, _: Message) -> Result<(), Refused> {
         Ok(())
     }
-    fn cancel(&mut self, _: &[String]) -> Result<(), Refused> {
+    fn cancel(&mut self, _: Vec<String>) -> Result<(), Refused> {
         Ok(())
     }
     fn ask(&mut self, _: &str, _: HookKind, _: &str) -> Result<(), Refused> {

@@ -8,7 +8,8 @@ use shared::apply_shared;
 pub(crate) use shared::{answer_digest, answer_key};
 
 use crate::arbitration::OutcomeKind;
-use crate::codec;
+use crate::codec::Part::{Number, Text};
+use crate::codec::{self, concat};
 use crate::envelope::FailureClass;
 use crate::event::{
     CancelledBy, Class, Completed, Counts, Created, Detected, Escalated, EscalationKind, Event,
@@ -18,7 +19,7 @@ use crate::event::{
 use crate::id::{split_attempt_key, split_number, split_report_key};
 use crate::message::{HookKind, HumanVerdict};
 use crate::order;
-use crate::plan::{Fallback, Join, On, OnClose, Reports, TimeoutPolicy};
+use crate::plan::{self, Fallback, Join, On, OnClose, Reports, TimeoutPolicy};
 use crate::state::{
     Configured, Coordination, Ended, Escalation, Grant, Reply, Report, State, Step, StepContest,
     StepHook, StepState, Stop,
@@ -35,18 +36,34 @@ pub(crate) const ANSWER: &str = "answer";
 
 /// Key of an identity within its step.
 pub(crate) fn identity_key(attempt: u32, intent: &str, part: &str) -> String {
-    format!("{attempt}:{intent}:{part}")
+    concat(&[
+        Number(attempt.into()),
+        Text(":"),
+        Text(intent),
+        Text(":"),
+        Text(part),
+    ])
 }
 
-/// Applies a record whose line hashes to `hash`.
-pub(crate) fn apply(state: &mut State, record: &Record, hash: String) {
+/// Applies a record whose line hashes to `hash`. The steps of a plan are taken out of it, since they are most of the state and
+/// nobody asks the record for them again.
+pub(crate) fn apply(state: &mut State, record: &mut Record, hash: String) {
+    let steps = match &mut record.event {
+        Event::Created(data) => std::mem::take(&mut data.plan.steps),
+        _ => Vec::new(),
+    };
+    apply_rest(state, record, steps, hash);
+}
+
+/// The same, of a record without the steps of its plan.
+fn apply_rest(state: &mut State, record: &Record, steps: Vec<plan::Step>, hash: String) {
     state.head.seq = record.seq;
     state.head.hash = hash;
     state.now_ms = record.at_ms;
     match &record.event {
         Event::Genesis(data) => configure(state, record, &data.config, &data.config_digest),
         Event::Configured(data) => configure(state, record, &data.config, &data.config_digest),
-        Event::Created(data) => create(state, record, data),
+        Event::Created(data) => create(state, record, data, steps),
         Event::MessageAcknowledged(data) => acknowledge_report(state, record, &data.key),
         Event::Undelivered(data) => give_up_report(state, record, &data.key),
         Event::Redelivered(data) => {
@@ -110,11 +127,9 @@ fn configure(state: &mut State, record: &Record, config: &crate::config::Config,
 }
 
 /// A plan comes to life. The deadline of a child is cut to its parent's.
-fn create(state: &mut State, record: &Record, data: &Created) {
-    let mut plan = data.plan.clone();
-    let defs = order::sort(std::mem::take(&mut plan.steps), |a, b| {
-        a.step_id.cmp(&b.step_id)
-    });
+fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::Step>) {
+    let plan = data.plan.clone();
+    let defs = order::sort(steps, |a, b| a.step_id.cmp(&b.step_id));
     let mut children: Vec<Vec<(usize, On)>> = vec![Vec::new(); defs.len()];
     for (child, def) in defs.iter().enumerate() {
         for dependency in &def.depends_on {
@@ -123,7 +138,7 @@ fn create(state: &mut State, record: &Record, data: &Created) {
             }
         }
     }
-    let payload_bytes = defs.iter().map(crate::plan::Step::payload_bytes).sum();
+    let payload_bytes = defs.iter().map(plan::Step::payload_bytes).sum();
     let mut owned = Vec::new();
     for def in &defs {
         for resource in &def.owns {
@@ -198,11 +213,7 @@ fn create(state: &mut State, record: &Record, data: &Created) {
     }
 }
 
-pub(crate) fn new_step(
-    def: crate::plan::Step,
-    children: Vec<(usize, On)>,
-    record: &Record,
-) -> Step {
+pub(crate) fn new_step(def: plan::Step, children: Vec<(usize, On)>, record: &Record) -> Step {
     let state = if def.depends_on.is_empty() {
         StepState::Ready
     } else {
@@ -431,18 +442,15 @@ fn end_step(
         step.replies.clear();
         step.escalation = None;
     });
-    let cleanup = state.coordination(id).steps[index].def.cleanup;
-    state.step_ended(id, cleanup, record, count);
-    let coordination = state.live.get_mut(id).expect("the coordination is live");
-    order::remove(&mut coordination.skippable, &index);
+    state.step_ended(id, index, record, count);
     note_stop(state, id, index, record);
     resolve_edges(state, id, index, record);
-    let ended = state.coordination(id).steps[index].state;
-    let added = state.coordination(id).steps[index].added_by.is_some();
-    let wanted = match state.coordination(id).plan.reports {
-        _ if added => true,
+    let coordination = state.coordination(id);
+    let step = &coordination.steps[index];
+    let wanted = match coordination.plan.reports {
+        _ if step.added_by.is_some() => true,
         Reports::End => false,
-        Reports::Failures => matches!(ended, StepState::Failed | StepState::TimedOut),
+        Reports::Failures => matches!(step.state, StepState::Failed | StepState::TimedOut),
         Reports::All => true,
     };
     if wanted {

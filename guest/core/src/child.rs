@@ -73,7 +73,7 @@ pub(crate) fn decide_cancels(state: &State, parent: &Coordination, now_ms: u64) 
         let step = parent.step_index(&link.step_id)?;
         let cause = gave_up(parent, &parent.steps[step]).filter(|_| open)?;
         let request = CancelRequested {
-            by: parent.owner.to_string(),
+            by: (*parent.owner).to_owned(),
             role: None,
             reason: Some(format!("{} of {} is over", link.step_id, parent.id)),
             grace_until_ms: now_ms + child.cancel_grace_ms,

@@ -36,7 +36,7 @@ pub fn canonical<T: Write + ?Sized>(value: &T) -> String {
 /// SHA-256 over the canonical JSON of a value.
 #[must_use]
 pub fn digest<T: Write + ?Sized>(value: &T) -> String {
-    let mut bytes = Vec::with_capacity(256);
+    let mut bytes = Vec::with_capacity(512);
     value.write(&mut bytes);
     sha256_hex(&[&bytes])
 }
@@ -129,36 +129,31 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Whether an object goes on with this member; takes its name if so. `first` is true until one was taken.
-    pub fn member(&mut self, first: &mut bool, name: &str) -> bool {
+    /// Whether the object that is being read goes on with this member, named as [`name`] says; takes its name if so.
+    #[inline(never)]
+    pub(crate) fn next(&mut self, name: &str) -> bool {
+        // No value ends with a brace that opens.
+        let comma = !self.text.as_bytes()[..self.at].ends_with(b"{");
         let rest = self.rest();
-        let comma = usize::from(!*first);
-        let end = comma + name.len() + 3;
-        let found = rest.len() > end
-            && (*first || rest[0] == b',')
-            && rest[comma] == b'"'
-            && &rest[comma + 1..comma + 1 + name.len()] == name.as_bytes()
-            && &rest[end - 2..end] == b"\":";
+        let rest = if comma {
+            rest.strip_prefix(b",")
+        } else {
+            Some(rest)
+        };
+        let found = rest.is_some_and(|rest| rest.starts_with(name.as_bytes()));
         if found {
-            self.at += end;
-            *first = false;
+            self.at += usize::from(comma) + name.len();
         }
         found
     }
 
     /// Takes the name of a member that must be there.
-    pub fn required(&mut self, first: &mut bool, name: &'static str) {
-        if !self.member(first, name) {
-            self.fail(name);
+    pub(crate) fn required(&mut self, name: &'static str) {
+        if !self.next(name) {
+            // Without what stands around it in the text.
+            let bare = name.get(1..name.len() - 2);
+            self.fail(bare.unwrap_or(name));
         }
-    }
-
-    /// Whether the object that is being read goes on with this member; takes its name if so.
-    #[inline(never)]
-    pub(crate) fn next(&mut self, name: &str) -> bool {
-        // No value ends with a brace that opens.
-        let mut first = self.text.as_bytes()[..self.at].ends_with(b"{");
-        self.member(&mut first, name)
     }
 
     /// Begins an object.
@@ -200,15 +195,15 @@ impl<'a> Input<'a> {
 
     /// Takes a text; borrowed where nothing in it is escaped.
     pub(crate) fn string(&mut self) -> Cow<'a, str> {
-        let special = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20 || *byte == 0x7f;
         let mut text = Cow::Borrowed("");
         self.byte(b'"', "a text");
         while self.failed.is_none() {
             let from = self.at;
-            let Some(len) = self.rest().iter().position(special) else {
+            let len = plain_len(self.rest());
+            if len == self.rest().len() {
                 self.fail("the end of a text");
                 break;
-            };
+            }
             self.at += len;
             // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
             text += self.text.get(from..self.at).unwrap_or_default();
@@ -222,7 +217,20 @@ impl<'a> Input<'a> {
 
     fn escape(&mut self) -> char {
         let rest = self.rest();
-        for byte in (0..0x20_u8).chain([b'"', b'\\', 0x7f]) {
+        let byte = match rest.get(1) {
+            Some(b'b') => Some(0x08),
+            Some(b'f') => Some(0x0c),
+            Some(b'n') => Some(b'\n'),
+            Some(b'r') => Some(b'\r'),
+            Some(b't') => Some(b'\t'),
+            Some(b'u') => {
+                let digits = self.text.get(self.at + 4..self.at + 6);
+                digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            }
+            other => other.copied(),
+        };
+        if let Some(byte) = byte.filter(|byte| plain_len(&[*byte]) == 0) {
+            // Whether this is its one form is seen where that is written.
             let mut form = Vec::with_capacity(6);
             write_escape(byte, &mut form);
             if rest.starts_with(&form) {
@@ -274,9 +282,7 @@ pub(crate) fn place_of(words: &[&str], word: &str) -> Option<usize> {
 
 /// Takes a member that must be there.
 pub(crate) fn read_req<T: Read>(input: &mut Input<'_>, name: &'static str) -> T {
-    if !input.next(name) {
-        input.fail(name);
-    }
+    input.required(name);
     T::read(input)
 }
 
@@ -299,16 +305,28 @@ pub(crate) fn set_or_default<T: Default + Absent>(input: &mut Input<'_>, read: O
     read.unwrap_or_default()
 }
 
-/// Begins a member of an object that was opened.
+/// The name of a member as it stands in a text: in quotes, and with its colon.
+macro_rules! name {
+    ($name:literal) => {
+        concat!("\"", $name, "\":")
+    };
+}
+
+/// Begins a member of an object that was opened, named as [`name`] says.
 #[inline(never)]
 pub(crate) fn write_next(out: &mut Vec<u8>, name: &str) {
     // No value ends with a brace that opens.
     if !out.ends_with(b"{") {
         out.push(b',');
     }
-    out.push(b'"');
     out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+}
+
+/// Begins an object with a member whose name is not known before.
+pub(crate) fn write_first(out: &mut Vec<u8>, name: &str) {
+    out.push(b'{');
+    name.write(out);
+    out.push(b':');
 }
 
 /// Writes a member.
@@ -327,15 +345,6 @@ pub(crate) fn write_opt<T: Write>(out: &mut Vec<u8>, name: &str, value: &Option<
 #[inline(never)]
 pub(crate) fn write_byte(out: &mut Vec<u8>, byte: u8) {
     out.push(byte);
-}
-
-/// Begins a member of an object: its opening brace or a comma, and its name.
-pub fn write_name(out: &mut Vec<u8>, first: &mut bool, name: &str) {
-    out.push(if *first { b'{' } else { b',' });
-    *first = false;
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
 }
 
 fn write_escape(byte: u8, out: &mut Vec<u8>) {
@@ -357,19 +366,72 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
+/// Writes a text that needs no escape, as words of the core do not.
+#[inline(never)]
+pub(crate) fn write_word(out: &mut Vec<u8>, word: &str) {
+    out.push(b'"');
+    out.extend_from_slice(word.as_bytes());
+    out.push(b'"');
+}
+
+/// How many bytes at the front need no escape.
+#[inline(never)]
+fn plain_len(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (place, word) in words.iter().enumerate() {
+        let found = specials(u64::from_le_bytes(*word));
+        if found != 0 {
+            return place * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0x7f) || *byte < 0x20;
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// The highest bits of those of eight bytes that need an escape. Above the lowest of them there may be bits of others, too:
+/// a byte borrows from the next one only where it is itself below what is subtracted.
+fn specials(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\') | is(0x7f)) & (ONES * 0x80)
+}
+
 impl Write for str {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'"');
-        let mut rest = self.as_bytes();
-        let special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0x7f) || *byte < 0x20;
-        while let Some(at) = rest.iter().position(special) {
-            out.extend_from_slice(&rest[..at]);
-            write_escape(rest[at], out);
-            rest = &rest[at + 1..];
+        let mut bytes = self.as_bytes();
+        loop {
+            let (plain, rest) = bytes.split_at(plain_len(bytes));
+            out.extend_from_slice(plain);
+            let Some((special, rest)) = rest.split_first() else {
+                break;
+            };
+            write_escape(*special, out);
+            bytes = rest;
         }
-        out.extend_from_slice(rest);
         out.push(b'"');
     }
+}
+
+/// Texts and numbers one after another; what `format!` says at a tenth of the instructions.
+pub(crate) fn concat(parts: &[Part<'_>]) -> String {
+    let mut out = Vec::with_capacity(64);
+    for part in parts {
+        match part {
+            Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Part::Number(number) => number.write(&mut out),
+        }
+    }
+    text_of(out)
+}
+
+/// A part of a text.
+pub(crate) enum Part<'a> {
+    /// As it stands.
+    Text(&'a str),
+    /// In decimal digits.
+    Number(u64),
 }
 
 impl Write for u64 {
@@ -572,23 +634,23 @@ macro_rules! object {
         }
     };
     (@write req $value:expr, $name:literal, $out:ident) => {
-        $crate::codec::write_req($out, $name, &$value);
+        $crate::codec::write_req($out, $crate::codec::name!($name), &$value);
     };
     (@write def $value:expr, $name:literal, $out:ident) => {
-        $crate::codec::write_req($out, $name, &$value);
+        $crate::codec::write_req($out, $crate::codec::name!($name), &$value);
     };
     (@write opt $value:expr, $name:literal, $out:ident) => {
-        $crate::codec::write_opt($out, $name, &$value);
+        $crate::codec::write_opt($out, $crate::codec::name!($name), &$value);
     };
     (@write set $value:expr, $name:literal, $out:ident) => {
         if !$crate::codec::Absent::is_absent(&$value) {
-            $crate::codec::write_req($out, $name, &$value);
+            $crate::codec::write_req($out, $crate::codec::name!($name), &$value);
         }
     };
-    (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
-    (@read def $name:literal, $input:ident) => { $crate::codec::read_req($input, $name) };
-    (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $name) };
-    (@read set $name:literal, $input:ident) => { $crate::codec::read_set($input, $name) };
+    (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
+    (@read def $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
+    (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $crate::codec::name!($name)) };
+    (@read set $name:literal, $input:ident) => { $crate::codec::read_set($input, $crate::codec::name!($name)) };
 }
 
 /// Gives an enum without content its words.
@@ -618,7 +680,7 @@ macro_rules! words {
 
         impl $crate::codec::Write for $type {
             fn write(&self, out: &mut Vec<u8>) {
-                $crate::codec::Write::write(self.name(), out);
+                $crate::codec::write_word(out, self.name());
             }
         }
 
@@ -638,7 +700,7 @@ macro_rules! words {
     };
 }
 
-pub(crate) use {object, words};
+pub(crate) use {name, object, words};
 
 #[cfg(test)]
 mod tests {
@@ -654,6 +716,25 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         assert_eq!(parse::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn what_needs_an_escape_is_found_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let special = matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f);
+            for length in 0..20 {
+                for place in 0..length {
+                    // Beside it what differs from it least.
+                    for filler in [b' ', b'!', b'#', b'[', b']', 0x7e, 0x80, 0xff] {
+                        let mut bytes = vec![filler; length];
+                        bytes[place] = byte;
+                        let expected = if special { place } else { length };
+                        assert_eq!(plain_len(&bytes), expected, "{bytes:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(plain_len(b"\0\x1f\"\\\x7f\0\0\0"), 0);
     }
 
     #[derive(Debug, PartialEq)]
@@ -689,6 +770,12 @@ mod tests {
             "\"\\u0041\"",
             "\"\\u001F\"",
             "\"\\u000a\"",
+            "\"\\u00+1\"",
+            "\"\\u0101\"",
+            "\"\\u001\"",
+            "\"\\u00\u{e9}\"",
+            "\"\\a\"",
+            "\"\\\u{e9}\"",
             "\"\u{7f}\"",
             "\"a\nb\"",
             "\"a",

@@ -157,7 +157,7 @@ impl Config {
             Blame::new("$", format!("{} {}", problem.field, problem.message))
         })?;
         let problems = Problems::default();
-        let config = Object::new(&value, String::new(), None, &problems).map(Self::read);
+        let config = Object::new(&value, &problems).map(Self::read);
         let problems = problems.into_inner();
         match config {
             Some(config) if problems.is_empty() => Ok(config),

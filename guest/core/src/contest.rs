@@ -39,10 +39,10 @@ fn place(coordination: &Coordination, step: &Step) -> Place {
 /// A claim of a step as arbitration sees it.
 fn contender(coordination: &Coordination, step: &Step, claim: &Claim, number: u64) -> Contender {
     Contender {
-        coordination_id: coordination.id.to_string(),
-        step_id: step.id.to_string(),
+        coordination_id: (*coordination.id).to_owned(),
+        step_id: (*step.id).to_owned(),
         attempt: step.attempt,
-        session: step.session.to_string(),
+        session: (*step.session).to_owned(),
         priority: step.def.priority,
         claim_number: step.claim_number.unwrap_or(number),
         mode: claim.mode,
@@ -67,10 +67,10 @@ fn holder(coordination: &Coordination, step: &Step, grant: &Grant, now_ms: u64) 
     // A lease that rests, or whose end was not recorded yet, is live whatever its time says.
     let runs = !step.is_suspended() && grant.expires_ms > now_ms;
     Contender {
-        coordination_id: coordination.id.to_string(),
-        step_id: step.id.to_string(),
+        coordination_id: (*coordination.id).to_owned(),
+        step_id: (*step.id).to_owned(),
         attempt: step.attempt,
-        session: step.session.to_string(),
+        session: (*step.session).to_owned(),
         priority: step.def.priority,
         claim_number: step.claim_number.unwrap_or(grant.token),
         mode: grant.mode,
@@ -272,7 +272,7 @@ pub(crate) fn resolved(
         stage: decision.stage,
         strategy: decision.strategy,
         outcomes: vec![Outcome {
-            step_id: step.id.to_string(),
+            step_id: (*step.id).to_owned(),
             outcome,
             order: u32::from(placed),
         }],
@@ -489,7 +489,7 @@ pub(crate) fn granted(
     let event = Granted {
         resource: claim.resource.clone(),
         mode: claim.mode,
-        session: step.session.to_string(),
+        session: (*step.session).to_owned(),
         lease_ms: claim.lease_ms,
         expires_ms: now_ms + claim.lease_ms,
         claim_number: step.claim_number.unwrap_or(number),

@@ -2,6 +2,7 @@
 //!
 //! Does not say what is hashed; [`crate::codec`] makes the bytes.
 
+use crate::codec::text_of;
 use sha2::{Digest, Sha256};
 
 /// The hash before the first record.
@@ -14,17 +15,16 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
     for part in parts {
         hasher.update(part);
     }
-    hex(&hasher.finalize())
+    hex(&hasher.finalize().into())
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8; 32]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [[0; 2]; 32];
+    for (pair, byte) in text.iter_mut().zip(bytes) {
+        *pair = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
     }
-    text
+    text_of(text.as_flattened().to_vec())
 }
 
 #[cfg(test)]

@@ -83,8 +83,7 @@ fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
     let value: Value = serde_json::from_str(request)
         .map_err(|error| Blame::new("$", format!("$ is not JSON: {error}")))?;
     let problems = Problems::default();
-    let call = Object::new(&value, String::new(), None, &problems)
-        .and_then(|object| read_call(function, object));
+    let call = Object::new(&value, &problems).and_then(|object| read_call(function, object));
     match call {
         Some(call) if problems.borrow().is_empty() => Ok(call),
         _ => {
@@ -236,8 +235,7 @@ impl Write for Answer {
             Self::Head(head) | Self::Replay(head) | Self::Restore(head) => head,
             Self::Snapshot(chunk) => chunk,
         };
-        out.push(b'{');
-        codec::write_next(out, self.name());
+        codec::write_first(out, self.name());
         value.write(out);
         out.push(b'}');
     }
@@ -249,8 +247,7 @@ impl<T: Write, E: Write> Write for Result<T, E> {
             Ok(value) => ("ok", value),
             Err(error) => ("error", error),
         };
-        out.push(b'{');
-        codec::write_next(out, name);
+        codec::write_first(out, name);
         value.write(out);
         out.push(b'}');
     }
@@ -274,7 +271,9 @@ impl<F: FnMut(&str) -> bool> TextHost<F> {
         let mut out = b"{\"call\":".to_vec();
         call.write(&mut out);
         for (name, value) in members {
-            codec::write_next(&mut out, name);
+            out.push(b',');
+            name.write(&mut out);
+            out.push(b':');
             value.write(&mut out);
         }
         out.push(b'}');
@@ -287,31 +286,31 @@ impl<F: FnMut(&str) -> bool> TextHost<F> {
 }
 
 impl<F: FnMut(&str) -> bool> Host for TextHost<F> {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
         self.tell("append", &[("lines", &lines)])
     }
 
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
         self.tell("enqueue", &[("messages", &messages)])
     }
 
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.tell("withdraw", &[("keys", &keys)])
     }
 
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
         let priority: &Priority = &message.priority;
         self.tell(
             "enqueue-in-lane",
             &[
                 ("lane", &message.lane),
                 ("priority", priority),
-                ("message", message),
+                ("message", &message),
             ],
         )
     }
 
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.tell("cancel", &[("keys", &keys)])
     }
 

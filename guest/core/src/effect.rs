@@ -10,7 +10,10 @@ use crate::describe;
 use crate::envelope::{DeliveryMode, Envelope, FailureClass, Intent, Outcome, Priority, Question};
 use crate::event::{Event, Record};
 use crate::hook;
-use crate::id::{attempt_key, report_key, split_attempt_key, split_number, split_report_key};
+use crate::id::{
+    attempt_key, prefixed_attempt_key, report_key, split_attempt_key, split_number,
+    split_report_key,
+};
 use crate::message::{
     CANCEL_PREFIX, HookKind, Host, LANE_CONTROL, LANE_DATA, LANE_ESCALATION, Message, PROBE_PREFIX,
 };
@@ -40,16 +43,16 @@ impl Effects {
     /// Hands everything out. A host that is busy gets it again from the next `reconcile` (M3).
     pub(crate) fn hand_out(self, host: &mut dyn Host) {
         if !self.messages.is_empty() {
-            let _busy = host.enqueue(&self.messages);
+            let _busy = host.enqueue(self.messages);
         }
-        for message in &self.lane_messages {
+        for message in self.lane_messages {
             let _busy = host.enqueue_in_lane(message);
         }
         if !self.withdrawn.is_empty() {
-            let _busy = host.withdraw(&self.withdrawn);
+            let _busy = host.withdraw(self.withdrawn);
         }
         if !self.cancelled.is_empty() {
-            let _busy = host.cancel(&self.cancelled);
+            let _busy = host.cancel(self.cancelled);
         }
         for (id, kind, subject) in &self.asked {
             let _busy = host.ask(id, *kind, subject);
@@ -317,12 +320,12 @@ fn to_session(
     at_ms: u64,
 ) -> Envelope {
     Envelope {
-        coordination_id: coordination.id.to_string(),
-        step_id: Some(step.id.to_string()),
+        coordination_id: (*coordination.id).to_owned(),
+        step_id: Some((*step.id).to_owned()),
         parent_step_id: step.def.parent_step_id.clone(),
         attempt: Some(attempt),
-        source_session: coordination.owner.to_string(),
-        target_session: step.session.to_string(),
+        source_session: (*coordination.owner).to_owned(),
+        target_session: (*step.session).to_owned(),
         intent,
         priority: step.def.priority,
         delivery_mode: step.def.delivery_mode,
@@ -401,8 +404,9 @@ fn control(prefix: &str, delivery: u32, priority: Priority, envelope: Envelope) 
         &envelope.coordination_id,
         envelope.step_id.as_deref().unwrap_or_default(),
     );
-    let key = attempt_key(id, step_id, envelope.attempt.unwrap_or_default());
-    control_as(format!("{prefix}{key}"), delivery, priority, envelope)
+    let attempt = envelope.attempt.unwrap_or_default();
+    let key = prefixed_attempt_key(prefix, id, step_id, attempt);
+    control_as(key, delivery, priority, envelope)
 }
 
 /// The message of an attempt, under the same key in every delivery (M4).
@@ -483,7 +487,7 @@ fn report_message(
         })
     };
     let mut envelope = Envelope {
-        coordination_id: coordination.id.to_string(),
+        coordination_id: (*coordination.id).to_owned(),
         step_id: None,
         parent_step_id: None,
         attempt: None,
@@ -505,10 +509,10 @@ fn report_message(
         tokens: Vec::new(),
     };
     if let Some(step) = report.step.map(|index| &coordination.steps[index]) {
-        envelope.step_id = Some(step.id.to_string());
+        envelope.step_id = Some((*step.id).to_owned());
         envelope.parent_step_id.clone_from(&step.def.parent_step_id);
         envelope.attempt = Some(report.attempt);
-        envelope.source_session = step.session.to_string();
+        envelope.source_session = (*step.session).to_owned();
         envelope.priority = step.def.priority;
         let (code, message) = (
             step.code.as_deref().unwrap_or_default(),

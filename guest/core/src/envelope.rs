@@ -3,7 +3,7 @@
 //! Does not know plans or states; whether an envelope may be said now is decided in `step.rs`.
 
 use crate::claim::Token;
-use crate::codec::{self, Write, object, words};
+use crate::codec::{self, Write, name, object, words};
 use crate::id::{check_bytes, check_digest, check_id, check_session};
 use crate::limit;
 use crate::take::{At, Take, take};
@@ -339,7 +339,6 @@ take!(Progress { "number": req number, });
 
 impl Write for Outcome {
     fn write(&self, out: &mut Vec<u8>) {
-        let (mut outer, mut inner) = (true, true);
         match self {
             Self::Completed => "completed".write(out),
             Self::Failed {
@@ -347,19 +346,15 @@ impl Write for Outcome {
                 code,
                 message,
             } => {
-                codec::write_name(out, &mut outer, "failed");
-                codec::write_name(out, &mut inner, "class");
-                class.write(out);
-                codec::write_name(out, &mut inner, "code");
-                code.write(out);
-                codec::write_name(out, &mut inner, "message");
-                message.write(out);
+                out.extend_from_slice(b"{\"failed\":{");
+                codec::write_req(out, name!("class"), class);
+                codec::write_req(out, name!("code"), code);
+                codec::write_req(out, name!("message"), message);
                 out.extend_from_slice(b"}}");
             }
             Self::Progress { number } => {
-                codec::write_name(out, &mut outer, "progress");
-                codec::write_name(out, &mut inner, "number");
-                number.write(out);
+                out.extend_from_slice(b"{\"progress\":{");
+                codec::write_req(out, name!("number"), number);
                 out.extend_from_slice(b"}}");
             }
         }

@@ -4,7 +4,7 @@
 
 use crate::arbitration::{Contender, OutcomeKind, Policy, Stage, Strategy};
 use crate::claim::{Mode, Region, Token};
-use crate::codec::{self, Input, Malformed, Read, Write, object, words};
+use crate::codec::{self, Input, Malformed, Read, Write, name, object, words};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::envelope::{DeliveryMode, PayloadRef, Priority, Trace};
@@ -708,33 +708,23 @@ impl Record {
     /// The line of this record after `prev`, and its hash.
     #[must_use]
     pub fn line(&self, prev: &str) -> (String, String) {
-        let mut bytes = Vec::with_capacity(512);
-        let mut first = true;
-        let mut member = |name: &str, value: &dyn Write| {
-            codec::write_name(&mut bytes, &mut first, name);
-            value.write(&mut bytes);
-        };
-        member("v", &LINE_VERSION);
-        member("seq", &self.seq);
-        member("atMs", &self.at_ms);
-        member("type", &self.event.type_name());
-        if let Some(id) = &self.coordination_id {
-            member("coordinationId", id);
-        }
-        if let Some(id) = &self.step_id {
-            member("stepId", id);
-        }
-        if let Some(attempt) = &self.attempt {
-            member("attempt", attempt);
-        }
-        if let Some(cause) = &self.cause {
-            member("cause", cause);
-        }
+        let mut bytes = Vec::with_capacity(1024);
+        let out = &mut bytes;
+        out.push(b'{');
+        codec::write_req(out, name!("v"), &LINE_VERSION);
+        codec::write_req(out, name!("seq"), &self.seq);
+        codec::write_req(out, name!("atMs"), &self.at_ms);
+        codec::write_next(out, name!("type"));
+        codec::write_word(out, self.event.type_name());
+        codec::write_opt(out, name!("coordinationId"), &self.coordination_id);
+        codec::write_opt(out, name!("stepId"), &self.step_id);
+        codec::write_opt(out, name!("attempt"), &self.attempt);
+        codec::write_opt(out, name!("cause"), &self.cause);
         if !self.trace.is_empty() {
-            member("trace", &self.trace);
+            codec::write_req(out, name!("trace"), &self.trace);
         }
-        codec::write_name(&mut bytes, &mut first, "data");
-        self.event.write_data(&mut bytes);
+        codec::write_next(out, name!("data"));
+        self.event.write_data(out);
         bytes.extend_from_slice(b",\"prev\":\"");
         bytes.extend_from_slice(prev.as_bytes());
         bytes.extend_from_slice(b"\"}");
@@ -760,9 +750,8 @@ impl Record {
     /// What is wrong with it.
     pub fn parse_linked(line: &str) -> Result<(Self, String, String), ReadError> {
         let mut input = Input::new(line);
-        let mut first = true;
         input.byte(b'{', "a record");
-        input.required(&mut first, "v");
+        input.required(name!("v"));
         let version = u32::read(&mut input);
         if version != LINE_VERSION {
             let says = format!("line version {version} is not known");
@@ -772,26 +761,26 @@ impl Record {
                     Err(malformed.into())
                 });
         }
-        input.required(&mut first, "seq");
+        input.required(name!("seq"));
         let seq = u64::read(&mut input);
-        input.required(&mut first, "atMs");
+        input.required(name!("atMs"));
         let at_ms = u64::read(&mut input);
-        input.required(&mut first, "type");
+        input.required(name!("type"));
         let type_name = input.string();
-        let coordination_id = read_if(&mut input, &mut first, "coordinationId");
-        let step_id = read_if(&mut input, &mut first, "stepId");
-        let attempt = read_if(&mut input, &mut first, "attempt");
-        let cause = read_if(&mut input, &mut first, "cause");
-        let trace = read_if(&mut input, &mut first, "trace");
+        let coordination_id = codec::read_opt(&mut input, name!("coordinationId"));
+        let step_id = codec::read_opt(&mut input, name!("stepId"));
+        let attempt = codec::read_opt(&mut input, name!("attempt"));
+        let cause = codec::read_opt(&mut input, name!("cause"));
+        let trace = codec::read_opt(&mut input, name!("trace"));
         let trace = codec::set_or_default(&mut input, trace);
-        input.required(&mut first, "data");
+        input.required(name!("data"));
         if let Some(malformed) = input.failed() {
             return Err(malformed.into());
         }
         let event = Event::read_data(&type_name, &mut input)?;
-        input.required(&mut first, "prev");
+        input.required(name!("prev"));
         let prev = String::read(&mut input);
-        input.required(&mut first, "hash");
+        input.required(name!("hash"));
         let hash = String::read(&mut input);
         input.byte(b'}', "the end of the record");
         input.end()?;
@@ -810,10 +799,6 @@ impl Record {
             hash,
         ))
     }
-}
-
-fn read_if<T: Read>(input: &mut Input<'_>, first: &mut bool, name: &'static str) -> Option<T> {
-    input.member(first, name).then(|| T::read(input))
 }
 
 /// What is left of a line when its `hash` member is cut off, as two pieces that follow each other; none where the

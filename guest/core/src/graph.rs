@@ -21,8 +21,16 @@ pub(crate) struct Graph {
 /// A step of the graph.
 struct Node {
     step_id: String,
-    path: String,
+    /// Its place in the text.
+    index: usize,
     waits_for: Vec<String>,
+}
+
+impl Node {
+    /// Path of a member.
+    fn path_of(&self, name: &str) -> String {
+        format!("steps[{}].{name}", self.index)
+    }
 }
 
 impl Graph {
@@ -30,16 +38,16 @@ impl Graph {
         self.dependencies += dependencies.len();
         let mut seen: Vec<(&str, u8)> = Vec::new();
         for (index, dependency) in dependencies.iter().enumerate() {
-            let member = format!("dependsOn[{index}].stepId");
+            let member = || format!("dependsOn[{index}].stepId");
             if dependency.step_id == step_id {
                 object.problem(
-                    &member,
+                    &member(),
                     "self-dependency",
                     format!("is {step_id}, the step itself"),
                 );
             } else if !order::insert(&mut seen, (&dependency.step_id, dependency.on as u8)) {
                 object.problem(
-                    &member,
+                    &member(),
                     "duplicate-dependency",
                     format!("is {} again", dependency.step_id),
                 );
@@ -51,7 +59,7 @@ impl Graph {
         let waits_for = others.filter(|other| other != step_id).collect();
         self.nodes.push(Node {
             step_id: step_id.to_owned(),
-            path: object.path_of(""),
+            index: object.index(),
             waits_for,
         });
     }
@@ -89,7 +97,7 @@ impl Graph {
             if let Some(other) = other.filter(|other| other != session) {
                 let node = &self.nodes[*at];
                 let says = format!("has {resource}, which {other} owns already");
-                let field = format!("{}owns", node.path);
+                let field = node.path_of("owns");
                 object.problem_of(&node.step_id, field, "two-owners", says);
             }
         }
@@ -104,11 +112,11 @@ impl Graph {
             match by_id.last().filter(|first| id(first) == id(&place)) {
                 Some(first) => {
                     let says = format!(
-                        "is {} again; the first is {}stepId",
+                        "is {} again; the first is {}",
                         id(&place),
-                        self.nodes[*first].path
+                        self.nodes[*first].path_of("stepId")
                     );
-                    let field = format!("{}stepId", self.nodes[place].path);
+                    let field = self.nodes[place].path_of("stepId");
                     object.problem_of(id(&place), field, "duplicate-step", says);
                 }
                 None => by_id.push(place),
@@ -149,7 +157,7 @@ impl Graph {
     }
 
     fn problem(object: &Object<'_>, node: &Node, code: &str, says: String) {
-        object.problem_of(&node.step_id, format!("{}dependsOn", node.path), code, says);
+        object.problem_of(&node.step_id, node.path_of("dependsOn"), code, says);
     }
 
     fn parents(&self, at: usize) -> impl Iterator<Item = usize> + '_ {

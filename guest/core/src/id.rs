@@ -2,6 +2,8 @@
 //!
 //! Does not know which ids exist; that is the state's.
 
+use crate::codec::Part::{Number, Text};
+use crate::codec::concat;
 use crate::limit;
 
 /// The form of an id: 1..128 bytes of `[A-Za-z0-9._-]`.
@@ -10,10 +12,11 @@ use crate::limit;
 /// A sentence that names the offence and the bound.
 pub fn check_id(text: &str) -> Result<(), String> {
     check_bytes(text, 1, limit::ID_BYTES_MAX)?;
-    match text
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
-    {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.bytes().all(|byte| allowed(byte.into())) {
+        return Ok(());
+    }
+    match text.chars().find(|c| !allowed(*c)) {
         None => Ok(()),
         Some(c) => Err(format!(
             "has '{}'; only A-Z, a-z, 0-9, '.', '_' and '-' are allowed",
@@ -28,6 +31,9 @@ pub fn check_id(text: &str) -> Result<(), String> {
 /// A sentence that names the offence and the bound.
 pub fn check_session(text: &str) -> Result<(), String> {
     check_bytes(text, 1, limit::SESSION_BYTES_MAX)?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
     match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
         None => Ok(()),
         Some(c) => Err(format!(
@@ -79,7 +85,24 @@ pub fn check_digest(text: &str) -> Result<(), String> {
 /// Idempotency key of an attempt. Ids never hold ':', so it splits back without loss.
 #[must_use]
 pub fn attempt_key(coordination_id: &str, step_id: &str, attempt: u32) -> String {
-    format!("{coordination_id}:{step_id}:{attempt}")
+    prefixed_attempt_key("", coordination_id, step_id, attempt)
+}
+
+/// Idempotency key of an attempt behind a prefix.
+pub(crate) fn prefixed_attempt_key(
+    prefix: &str,
+    coordination_id: &str,
+    step_id: &str,
+    attempt: u32,
+) -> String {
+    concat(&[
+        Text(prefix),
+        Text(coordination_id),
+        Text(":"),
+        Text(step_id),
+        Text(":"),
+        Number(attempt.into()),
+    ])
 }
 
 /// The parts of an attempt's idempotency key.

@@ -114,8 +114,8 @@ fn check_plan(state: &State, data: &Created) -> Result<(), Objection> {
     let text = canonical(&data.plan);
     let parsed = state
         .config()
-        .and_then(|config| Plan::parse(&text, config).ok());
-    let parsed = parsed.map(|parsed| canonical(&parsed));
+        .and_then(|config| Plan::parse_canonical(&text, config).ok())
+        .map(|(_, canonical)| canonical);
     check_text(&text, parsed, &data.plan_digest)
 }
 

@@ -486,7 +486,7 @@ impl Machine {
             chain.push(line)?;
         }
         let fault = |kind, message| LedgerFault { seq, kind, message };
-        let (record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
+        let (mut record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
             ReadError::Malformed(says) => fault(
                 LedgerFaultKind::BrokenChain,
                 format!("is not a record: {says}"),
@@ -501,7 +501,7 @@ impl Machine {
             return Err(fault(LedgerFaultKind::BrokenChain, says));
         }
         legal::check(&self.state, &record).map_err(|(kind, says)| fault(kind, says))?;
-        apply(&mut self.state, &record, hash);
+        apply(&mut self.state, &mut record, hash);
         Ok(())
     }
 
@@ -717,7 +717,13 @@ impl Machine {
         loop {
             let dirty = std::mem::take(&mut self.state.index.dirty);
             let before = self.state.head.seq;
-            for stage in 0..3 {
+            // Nearly always nothing follows, and that is seen at one look.
+            let stages = if self.follows_any(&dirty, now_ms) {
+                3
+            } else {
+                0
+            };
+            for stage in 0..stages {
                 for id in &dirty {
                     let Some(live) = self.state.live.get(id) else {
                         continue;
@@ -753,6 +759,16 @@ impl Machine {
                 return;
             }
         }
+    }
+
+    /// Whether a step is to be skipped or stopped, or a child plan cancelled.
+    fn follows_any(&self, dirty: &[Name], now_ms: u64) -> bool {
+        let mut live = dirty.iter().filter_map(|id| self.state.live.get(id));
+        live.any(|live| {
+            !decide_skips(live).is_empty()
+                || !decide_stops(live).is_empty()
+                || !child::decide_cancels(&self.state, live, now_ms).is_empty()
+        })
     }
 
     /// Sends out what a free slot is there for, heads of the orders of resources included.
@@ -840,7 +856,7 @@ impl Machine {
 
     /// Numbers, hashes and applies one record.
     fn write(&mut self, call: &mut Call, now_ms: u64, draft: Draft) {
-        let record = Record {
+        let mut record = Record {
             seq: self.state.next_seq(),
             at_ms: self.state.now_ms.max(now_ms),
             coordination_id: draft.coordination,
@@ -856,14 +872,14 @@ impl Machine {
             "a live record that replay would refuse"
         );
         let (line, hash) = record.line(&self.state.head.hash);
-        apply(&mut self.state, &record, hash);
+        apply(&mut self.state, &mut record, hash);
         call.effects.add(&self.state, &record, &line);
         call.lines.push(line);
     }
 
     /// One append for the whole call, and only then its effects (M3, R-60).
     fn finish(&mut self, host: &mut dyn Host, call: Call) -> Result<(), CallError> {
-        if !call.lines.is_empty() && host.append(&call.lines).is_err() {
+        if !call.lines.is_empty() && host.append(call.lines).is_err() {
             return Err(CallError::LedgerUnavailable);
         }
         call.effects.hand_out(host);

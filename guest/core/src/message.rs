@@ -186,27 +186,27 @@ pub trait Host {
     ///
     /// # Errors
     /// Nothing was kept.
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused>;
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused>;
     /// Messages to deliver at least once.
     ///
     /// # Errors
     /// Not taken now.
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused>;
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused>;
     /// Attempts that have ended.
     ///
     /// # Errors
     /// Not taken now.
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused>;
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused>;
     /// One best-effort message.
     ///
     /// # Errors
     /// Not taken now.
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused>;
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused>;
     /// Best-effort attempts that have ended.
     ///
     /// # Errors
     /// Not taken now.
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused>;
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused>;
     /// A question to the hooks of a kind; the answer comes later.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! compares bytes one by one.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, btree_map};
+use std::collections::btree_map::{self, BTreeMap, Entry};
 use std::ops::Bound;
 
 /// Sorts, keeping the order of equals.
@@ -89,32 +89,42 @@ impl<V> Ordered<V> {
         self.len() == 0
     }
 
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &Key) -> bool {
         self.places.get(key).is_some()
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&V> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&V> {
         self.places
             .get(key)
             .and_then(|place| self.values[place].as_ref())
     }
 
-    pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
         self.places
             .get(key)
             .and_then(|place| self.values[place].as_mut())
     }
 
     /// Puts a value under a key; answers with the one that it takes the place of.
-    pub(crate) fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: &Key, value: V) -> Option<V> {
+        self.place(key).replace(value)
+    }
+
+    /// The value under a key, which is made where it is missing.
+    pub(crate) fn get_or_insert(&mut self, key: &Key, make: impl FnOnce() -> V) -> &mut V {
+        self.place(key).get_or_insert_with(make)
+    }
+
+    /// Where the value of a key stands or is to stand.
+    fn place(&mut self, key: &Key) -> &mut Option<V> {
         let place = self.places.insert(key, self.values.len());
         if place == self.values.len() {
             self.values.push(None);
         }
-        self.values[place].replace(value)
+        &mut self.values[place]
     }
 
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<V> {
         let place = self.places.remove(key)?;
         self.values[place].take()
     }
@@ -125,11 +135,11 @@ impl<V> Ordered<V> {
 
     /// All values.
     pub(crate) fn iter(&self) -> Walk<'_, V> {
-        self.from(&[])
+        self.from(&Key::of(&[]))
     }
 
     /// Those from a key on, itself included.
-    pub(crate) fn from(&self, key: &[u8]) -> Walk<'_, V> {
+    pub(crate) fn from(&self, key: &Key) -> Walk<'_, V> {
         Walk {
             keys: self.places.from(key),
             values: &self.values,
@@ -137,7 +147,7 @@ impl<V> Ordered<V> {
     }
 
     /// Those past a key.
-    pub(crate) fn after(&self, key: &[u8]) -> Walk<'_, V> {
+    pub(crate) fn after(&self, key: &Key) -> Walk<'_, V> {
         Walk {
             keys: self.places.after(key),
             values: &self.values,
@@ -171,28 +181,23 @@ struct Places {
 // One copy of each in the component, however many types of values there are.
 impl Places {
     #[inline(never)]
-    fn get(&self, key: &[u8]) -> Option<usize> {
-        let mut words = Words::default();
-        self.tree.get(words.of(key)).copied()
+    fn get(&self, key: &Key) -> Option<usize> {
+        self.tree.get(key.words()).copied()
     }
 
     /// The place of a key; a new one is a free one, or `end`.
     #[inline(never)]
-    fn insert(&mut self, key: &[u8], end: usize) -> usize {
-        let mut words = Words::default();
-        let words = words.of(key);
-        if let Some(place) = self.tree.get(words) {
-            return *place;
+    fn insert(&mut self, key: &Key, end: usize) -> usize {
+        // Most keys are new: one way down the tree, with a key that stays.
+        match self.tree.entry(key.words().into()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(self.free.pop().unwrap_or(end)),
         }
-        let place = self.free.pop().unwrap_or(end);
-        self.tree.insert(words.into(), place);
-        place
     }
 
     #[inline(never)]
-    fn remove(&mut self, key: &[u8]) -> Option<usize> {
-        let mut words = Words::default();
-        let place = self.tree.remove(words.of(key))?;
+    fn remove(&mut self, key: &Key) -> Option<usize> {
+        let place = self.tree.remove(key.words())?;
         self.free.push(place);
         Some(place)
     }
@@ -203,52 +208,15 @@ impl Places {
     }
 
     #[inline(never)]
-    fn from(&self, key: &[u8]) -> btree_map::Range<'_, Box<[u64]>, usize> {
-        let mut words = Words::default();
+    fn from(&self, key: &Key) -> btree_map::Range<'_, Box<[u64]>, usize> {
         self.tree
-            .range::<[u64], _>((Bound::Included(words.of(key)), Bound::Unbounded))
+            .range::<[u64], _>((Bound::Included(key.words()), Bound::Unbounded))
     }
 
     #[inline(never)]
-    fn after(&self, key: &[u8]) -> btree_map::Range<'_, Box<[u64]>, usize> {
-        let mut words = Words::default();
+    fn after(&self, key: &Key) -> btree_map::Range<'_, Box<[u64]>, usize> {
         self.tree
-            .range::<[u64], _>((Bound::Excluded(words.of(key)), Bound::Unbounded))
-    }
-}
-
-/// Words of keys as long as most are.
-const WORDS: usize = 24;
-
-/// A key as words: its bytes, the first one highest, with zeros after the last, and how many there are. That keeps the order
-/// of all keys of which none is another one with zeros after it. Those that are kept are such: texts hold no zero, and in
-/// keys of one kind the numbers stand in the same places. What is looked for may hold zeros, and finds nothing then.
-#[derive(Default)]
-struct Words {
-    few: [u64; WORDS],
-    many: Vec<u64>,
-}
-
-impl Words {
-    fn of(&mut self, key: &[u8]) -> &[u64] {
-        let count = key.len().div_ceil(8) + 1;
-        let words = if count > WORDS {
-            self.many.resize(count, 0);
-            &mut self.many[..]
-        } else {
-            &mut self.few[..count]
-        };
-        let (whole, rest) = key.as_chunks::<8>();
-        for (word, bytes) in words.iter_mut().zip(whole) {
-            *word = u64::from_be_bytes(*bytes);
-        }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            words[count - 2] = u64::from_be_bytes(last);
-        }
-        words[count - 1] = key.len() as u64;
-        words
+            .range::<[u64], _>((Bound::Excluded(key.words()), Bound::Unbounded))
     }
 }
 
@@ -257,35 +225,110 @@ fn next_place(keys: &mut btree_map::Range<'_, Box<[u64]>, usize>) -> Option<usiz
     keys.next().map(|(_, place)| *place)
 }
 
-/// A key of texts and numbers, in the order of its parts. Texts hold no zero byte, which ends them here.
-#[derive(Debug, Default)]
-pub(crate) struct Key(Vec<u8>);
+/// A part of a key.
+pub(crate) enum Part<'a> {
+    /// In the order of numbers.
+    Byte(u8),
+    /// In the order of numbers.
+    Number(u64),
+    /// In the order of bytes. It holds no zero byte, which ends it here.
+    Text(&'a str),
+    /// What is a key of its own, and so needs no end.
+    Whole(&'a [u8]),
+}
+
+/// Words of keys as long as most are.
+const WORDS: usize = 16;
+
+/// A key, in the order of its parts: its bytes as words, the first one highest, with zeros after the last, and then how many
+/// there are. That is the order of all keys of which none is another one with zeros after it. Those that are kept are such:
+/// texts hold no zero, and in keys of one kind the numbers stand in the same places. What is looked for may hold zeros, and
+/// finds nothing then.
+#[derive(Debug)]
+pub(crate) struct Key {
+    few: [u64; WORDS],
+    /// All of them, where they are more.
+    many: Vec<u64>,
+    bytes: usize,
+}
 
 impl Key {
     #[inline(never)]
-    pub(crate) fn byte(mut self, byte: u8) -> Self {
-        self.0.push(byte);
-        self
+    pub(crate) fn of(parts: &[Part<'_>]) -> Self {
+        let lengths = parts.iter().map(|part| match part {
+            Part::Byte(_) => 1,
+            Part::Number(_) => 8,
+            Part::Text(text) => text.len() + 1,
+            Part::Whole(bytes) => bytes.len(),
+        });
+        let count = lengths.sum::<usize>().div_ceil(8) + 1;
+        let mut key = Self {
+            few: [0; WORDS],
+            many: if count > WORDS {
+                vec![0; count]
+            } else {
+                Vec::new()
+            },
+            bytes: 0,
+        };
+        for part in parts {
+            match part {
+                Part::Byte(byte) => key.push(u64::from(*byte) << 56, 1),
+                Part::Number(number) => key.push(*number, 8),
+                Part::Text(text) => {
+                    key.extend(text.as_bytes());
+                    key.bytes += 1;
+                }
+                Part::Whole(bytes) => key.extend(bytes),
+            }
+        }
+        let last = key.count() - 1;
+        key.all()[last] = key.bytes as u64;
+        key
     }
 
-    #[inline(never)]
-    pub(crate) fn number(mut self, number: u64) -> Self {
-        self.0.extend_from_slice(&number.to_be_bytes());
-        self
+    fn extend(&mut self, bytes: &[u8]) {
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for bytes in whole {
+            self.push(u64::from_be_bytes(*bytes), 8);
+        }
+        let last = rest
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        if !rest.is_empty() {
+            self.push(last << (64 - 8 * rest.len()), rest.len());
+        }
     }
 
-    #[inline(never)]
-    pub(crate) fn text(mut self, text: &str) -> Self {
-        self.0.extend_from_slice(text.as_bytes());
-        self.byte(0)
+    /// Puts the first bytes of a word, of which the others are zero, behind what is there.
+    fn push(&mut self, word: u64, bytes: usize) {
+        let (at, used) = (self.bytes / 8, self.bytes % 8);
+        self.bytes += bytes;
+        let all = self.all();
+        all[at] |= word >> (8 * used);
+        if used + bytes > 8 {
+            all[at + 1] = word << (64 - 8 * used);
+        }
     }
-}
 
-impl std::ops::Deref for Key {
-    type Target = [u8];
+    fn count(&self) -> usize {
+        self.bytes.div_ceil(8) + 1
+    }
 
-    fn deref(&self) -> &[u8] {
-        &self.0
+    fn all(&mut self) -> &mut [u64] {
+        if self.many.is_empty() {
+            &mut self.few
+        } else {
+            &mut self.many
+        }
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        if self.many.is_empty() {
+            &self.few[..self.count()]
+        } else {
+            &self.many
+        }
     }
 }
 
@@ -303,50 +346,87 @@ mod tests {
         }
     }
 
+    fn key(bytes: &[u8]) -> Key {
+        Key::of(&[Part::Whole(bytes)])
+    }
+
     #[test]
     fn places_are_used_again_and_the_order_is_that_of_the_keys() {
         let mut ordered = Ordered::default();
-        for (key, value) in [(b"b", 1), (b"a", 2), (b"c", 3)] {
-            assert_eq!(ordered.insert(key, value), None);
+        for (name, value) in [(b"b", 1), (b"a", 2), (b"c", 3)] {
+            assert_eq!(ordered.insert(&key(name), value), None);
         }
-        assert_eq!(ordered.remove(b"a"), Some(2));
-        assert_eq!(ordered.remove(b"a"), None);
-        assert_eq!(ordered.insert(b"d", 4), None);
-        assert_eq!(ordered.insert(b"b", 5), Some(1));
+        assert_eq!(ordered.remove(&key(b"a")), Some(2));
+        assert_eq!(ordered.remove(&key(b"a")), None);
+        assert_eq!(ordered.insert(&key(b"d"), 4), None);
+        assert_eq!(ordered.insert(&key(b"b"), 5), Some(1));
         let all: Vec<i32> = ordered.iter().copied().collect();
         assert_eq!(all, [5, 3, 4]);
-        let from: Vec<i32> = ordered.from(b"bb").copied().collect();
+        let from: Vec<i32> = ordered.from(&key(b"bb")).copied().collect();
         assert_eq!(from, [3, 4]);
-        assert_eq!((ordered.first(), ordered.get(b"c")), (Some(&5), Some(&3)));
+        assert_eq!(
+            (ordered.first(), ordered.get(&key(b"c"))),
+            (Some(&5), Some(&3))
+        );
         assert_eq!((ordered.len(), ordered.values.len()), (3, 3));
-        assert!(ordered.contains(b"c") && !ordered.contains(b"a"));
+        assert!(ordered.contains(&key(b"c")) && !ordered.contains(&key(b"a")));
     }
 
     #[test]
     fn keys_of_any_length_are_kept_apart_and_in_order() {
         let mut ordered = Ordered::default();
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        for length in [1, 2, 7, 8, 9, 15, 16, 17, 183, 184, 185, 192, 193, 400] {
+        for length in [1, 2, 7, 8, 9, 15, 16, 17, 119, 120, 121, 128, 129, 400] {
             for last in [1, 0x7f, 0xff] {
-                let mut key = vec![b'a'; length];
-                key[length - 1] = last;
-                keys.push(key);
+                let mut bytes = vec![b'a'; length];
+                bytes[length - 1] = last;
+                keys.push(bytes);
             }
         }
-        for (value, key) in keys.iter().enumerate() {
-            assert_eq!(ordered.insert(key, value), None);
+        for (value, bytes) in keys.iter().enumerate() {
+            assert_eq!(ordered.insert(&key(bytes), value), None);
         }
-        for (value, key) in keys.iter().enumerate() {
-            assert_eq!(ordered.get(key), Some(&value));
-            let longer = [key, &[0][..]].concat();
+        for (value, bytes) in keys.iter().enumerate() {
+            assert_eq!(ordered.get(&key(bytes)), Some(&value));
+            let longer = key(&[bytes, &[0][..]].concat());
             assert!(!ordered.contains(&longer) && ordered.remove(&longer).is_none());
         }
         let mut sorted = keys.clone();
         sorted.sort();
         let walked: Vec<&Vec<u8>> = ordered.iter().map(|value| &keys[*value]).collect();
         assert_eq!(walked, sorted.iter().collect::<Vec<_>>());
-        let past: Vec<usize> = ordered.after(&sorted[3]).copied().collect();
+        let past: Vec<usize> = ordered.after(&key(&sorted[3])).copied().collect();
         assert_eq!(keys[past[0]], sorted[4]);
+    }
+
+    #[test]
+    fn a_key_is_the_bytes_of_its_parts_wherever_they_stand() {
+        for before in 0..200 {
+            for length in 0..20 {
+                let (first, text) = (
+                    "x".repeat(before),
+                    "abcdefghijklmnopqrst"[..length].to_owned(),
+                );
+                let parts = [
+                    Part::Text(&first),
+                    Part::Byte(7),
+                    Part::Text(&text),
+                    Part::Number(0x0102_0304_0506_0708),
+                ];
+                let number = [1, 2, 3, 4, 5, 6, 7, 8];
+                let bytes = [first.as_bytes(), &[0, 7], text.as_bytes(), &[0], &number].concat();
+                let mut words: Vec<u64> = bytes
+                    .chunks(8)
+                    .map(|chunk| {
+                        let mut word = [0; 8];
+                        word[..chunk.len()].copy_from_slice(chunk);
+                        u64::from_be_bytes(word)
+                    })
+                    .collect();
+                words.push(bytes.len() as u64);
+                assert_eq!(Key::of(&parts).words(), words);
+            }
+        }
     }
 
     #[test]
@@ -357,8 +437,9 @@ mod tests {
         for text in parts {
             for number in numbers {
                 for byte in [0, 1, 255] {
-                    let key = Key::default().text(text).number(number).byte(byte);
-                    assert!(last.is_none_or(|last| *last < *key), "{text} {number}");
+                    let key = Key::of(&[Part::Text(text), Part::Number(number), Part::Byte(byte)]);
+                    let after = last.is_none_or(|last| last.words() < key.words());
+                    assert!(after, "{text} {number} {byte}");
                     last = Some(key);
                 }
             }

@@ -301,6 +301,14 @@ impl Plan {
     /// # Errors
     /// All problems, those of the plan first, then by step id.
     pub fn parse(text: &str, config: &Config) -> Result<Self, Vec<Problem>> {
+        Self::parse_canonical(text, config).map(|(plan, _)| plan)
+    }
+
+    /// As [`Plan::parse`], with the canonical text of the plan.
+    pub(crate) fn parse_canonical(
+        text: &str,
+        config: &Config,
+    ) -> Result<(Self, String), Vec<Problem>> {
         let whole = |code: &str, message: String| {
             vec![Problem {
                 step_id: None,
@@ -320,13 +328,13 @@ impl Plan {
         let value: Value =
             serde_json::from_str(text).map_err(|error| vec![syntax_problem(&error)])?;
         let problems = Problems::default();
-        let plan = Object::new(&value, String::new(), None, &problems)
-            .and_then(|object| Self::read(object, config));
+        let plan = Object::new(&value, &problems).and_then(|object| Self::read(object, config));
         let problems = order::sort(problems.into_inner(), |a, b| a.step_id.cmp(&b.step_id));
         let Some(plan) = plan.filter(|_| problems.is_empty()) else {
             return Err(problems);
         };
-        let bytes = codec::canonical(&plan).len() as u64;
+        let canonical = codec::canonical(&plan);
+        let bytes = canonical.len() as u64;
         if bytes > config.limits.plan_bytes {
             let says = format!(
                 "has {bytes} bytes in canonical form; {} are allowed",
@@ -334,7 +342,7 @@ impl Plan {
             );
             return Err(whole("out-of-bound", says));
         }
-        Ok(plan)
+        Ok((plan, canonical))
     }
 
     fn read(object: Object<'_>, config: &Config) -> Option<Self> {

@@ -11,41 +11,49 @@ use std::cell::RefCell;
 /// All problems found so far, shared by every object of one text.
 pub(crate) type Problems = RefCell<Vec<Problem>>;
 
-/// A JSON object that is being read, member by member.
+/// A JSON object that is being read, member by member. Where it stands is put into words only for a problem.
 pub(crate) struct Object<'a> {
     /// None where the whole object is absent or no object, which is noted.
     members: Option<&'a Map<String, Value>>,
-    path: String,
-    step_id: Option<String>,
+    /// What it stands in, under which name, and where that is a list at which place; none for the whole text.
+    within: Option<(&'a Object<'a>, &'a str, Option<usize>)>,
+    step_id: Option<&'a str>,
     known: RefCell<Vec<&'static str>>,
     problems: &'a Problems,
 }
 
+/// Members that most objects are asked for at most.
+const KNOWN: usize = 24;
+
 impl<'a> Object<'a> {
-    /// The object at `path`, which is empty for the whole text; notes a problem where it is none.
-    pub(crate) fn new(
-        value: &'a Value,
-        path: String,
-        step_id: Option<String>,
-        problems: &'a Problems,
-    ) -> Option<Self> {
+    /// The whole text as an object; notes a problem where it is none.
+    pub(crate) fn new(value: &'a Value, problems: &'a Problems) -> Option<Self> {
+        let whole = Self {
+            members: None,
+            within: None,
+            step_id: None,
+            known: RefCell::default(),
+            problems,
+        };
+        whole.filled(value)
+    }
+
+    /// This object with the members of a value; notes a problem where that is no object.
+    fn filled(self, value: &'a Value) -> Option<Self> {
         if let Value::Object(members) = value {
             return Some(Self {
                 members: Some(members),
-                path,
-                step_id,
-                known: RefCell::default(),
-                problems,
+                known: RefCell::new(Vec::with_capacity(KNOWN)),
+                ..self
             });
         }
-        let field = if path.is_empty() {
-            "$".to_owned()
-        } else {
-            path
+        let field = match self.path() {
+            path if path.is_empty() => "$".to_owned(),
+            path => path,
         };
         let message = format!("is {}; an object is expected", kind(value));
-        problems.borrow_mut().push(Problem {
-            step_id,
+        self.problems.borrow_mut().push(Problem {
+            step_id: self.step_id.map(str::to_owned),
             field,
             code: "wrong-type".into(),
             message,
@@ -53,18 +61,48 @@ impl<'a> Object<'a> {
         None
     }
 
+    /// An object within this one, without members yet.
+    fn inner<'o>(&'o self, name: &'o str, index: Option<usize>) -> Object<'o> {
+        Object {
+            members: None,
+            within: Some((self, name, index)),
+            step_id: self.step_id,
+            known: RefCell::default(),
+            problems: self.problems,
+        }
+    }
+
     /// From here on problems are those of this step.
-    pub(crate) fn set_step(&mut self, step_id: &str) {
-        self.step_id = Some(step_id.to_owned());
+    pub(crate) fn set_step(&mut self, step_id: &'a str) {
+        self.step_id = Some(step_id);
+    }
+
+    /// Where it stands; empty for the whole text.
+    #[inline(never)]
+    fn path(&self) -> String {
+        match self.within {
+            None => String::new(),
+            Some((object, name, None)) => object.path_of(name),
+            Some((object, name, Some(index))) => format!("{}[{index}]", object.path_of(name)),
+        }
+    }
+
+    /// Its place in the list that it stands in; 0 where that is none.
+    pub(crate) fn index(&self) -> usize {
+        self.within
+            .and_then(|(_, _, index)| index)
+            .unwrap_or_default()
     }
 
     /// Path of a member.
+    #[inline(never)]
     pub(crate) fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
+        let mut path = self.path();
+        if !path.is_empty() {
+            path.push('.');
         }
+        path.push_str(name);
+        path
     }
 
     /// Notes a problem with a member.
@@ -75,7 +113,7 @@ impl<'a> Object<'a> {
     // One copy for all types of messages.
     #[inline(never)]
     fn note(&self, name: &str, code: &str, message: Cow<'_, str>) {
-        let (step_id, field) = (self.step_id.clone(), self.path_of(name));
+        let (step_id, field) = (self.step_id.map(str::to_owned), self.path_of(name));
         self.problems.borrow_mut().push(Problem {
             step_id,
             field,
@@ -204,13 +242,13 @@ impl<'a> Object<'a> {
     ) -> Option<Vec<String>> {
         let mut texts = Vec::new();
         for (index, value) in self.list(name, count_max)?.iter().enumerate() {
-            let member = format!("{name}[{index}]");
+            let member = || format!("{name}[{index}]");
             match value {
                 Value::String(text) => match check(text) {
                     Ok(()) => texts.push(text.clone()),
-                    Err(says) => self.problem(&member, "out-of-bound", says),
+                    Err(says) => self.problem(&member(), "out-of-bound", says),
                 },
-                other => self.wrong_type(&member, other, "text"),
+                other => self.wrong_type(&member(), other, "text"),
             }
         }
         Some(texts)
@@ -281,37 +319,25 @@ impl<'a> Object<'a> {
     }
 
     /// An object within this one.
-    pub(crate) fn object(&self, name: &'static str) -> Option<Self> {
+    pub(crate) fn object(&self, name: &'static str) -> Option<Object<'_>> {
         let value = self.get(name)?;
-        Self::new(
-            value,
-            self.path_of(name),
-            self.step_id.clone(),
-            self.problems,
-        )
+        self.inner(name, None).filled(value)
     }
 
     /// An object within a list of this one.
-    pub(crate) fn entry(&self, name: &str, index: usize, value: &'a Value) -> Option<Self> {
-        Self::new(
-            value,
-            format!("{}[{index}]", self.path_of(name)),
-            self.step_id.clone(),
-            self.problems,
-        )
+    pub(crate) fn entry<'o>(
+        &'o self,
+        name: &'static str,
+        index: usize,
+        value: &'o Value,
+    ) -> Option<Object<'o>> {
+        self.inner(name, Some(index)).filled(value)
     }
 
     /// A value within this one, which stands at a name, as an object; one without members where it is none.
-    pub(crate) fn at(&self, name: &str, value: Option<&'a Value>) -> Self {
-        let (path, step_id) = (self.path_of(name), self.step_id.clone());
-        let object = value.and_then(|value| Self::new(value, path, step_id, self.problems));
-        object.unwrap_or(Self {
-            members: None,
-            path: String::new(),
-            step_id: None,
-            known: RefCell::default(),
-            problems: self.problems,
-        })
+    pub(crate) fn at<'o>(&'o self, name: &'o str, value: Option<&'o Value>) -> Object<'o> {
+        let object = value.and_then(|value| self.inner(name, None).filled(value));
+        object.unwrap_or_else(|| self.inner(name, None))
     }
 
     /// The name of its member, if there is no other.

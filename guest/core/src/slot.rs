@@ -10,7 +10,7 @@
 use crate::envelope::Priority;
 use crate::event::Name;
 use crate::limit::AGEING_MS;
-use crate::order::{Key, Ordered};
+use crate::order::{Key, Ordered, Part};
 use crate::table::Table;
 
 /// A step that can go out, or can from its due time on.
@@ -27,15 +27,9 @@ pub(crate) struct Candidate {
     pub(crate) ready_ms: u64,
 }
 
-impl Candidate {
-    fn place(&self) -> Key {
-        place_of(&self.coordination, &self.step)
-    }
-}
-
 /// Under which a candidate is kept.
 fn place_of(coordination: &Name, step: &Name) -> Key {
-    Key::default().text(coordination).text(step)
+    Key::of(&[Part::Text(coordination), Part::Text(step)])
 }
 
 /// The order in which steps go out; the fields are compared from the first.
@@ -51,12 +45,27 @@ struct Rank {
 }
 
 impl Rank {
-    /// Its place among others as bytes, in the declared order.
+    fn new(tier: u8, candidate: &Candidate) -> Self {
+        Self {
+            tier,
+            owner: candidate.owner.clone(),
+            ready_seq: candidate.ready_seq,
+            step: candidate.step.clone(),
+            coordination: candidate.coordination.clone(),
+            session: candidate.session.clone(),
+        }
+    }
+
+    /// Its place among others, in the declared order.
     fn key(&self) -> Key {
-        edge(self.tier, &self.owner, self.ready_seq)
-            .text(&self.step)
-            .text(&self.coordination)
-            .text(&self.session)
+        Key::of(&[
+            Part::Byte(self.tier),
+            Part::Text(&self.owner),
+            Part::Number(self.ready_seq),
+            Part::Text(&self.step),
+            Part::Text(&self.coordination),
+            Part::Text(&self.session),
+        ])
     }
 }
 
@@ -64,6 +73,12 @@ impl Rank {
 struct Session {
     out: u64,
     waiting: Ordered<Rank>,
+}
+
+impl Session {
+    fn is_idle(&self) -> bool {
+        self.out == 0 && self.waiting.is_empty()
+    }
 }
 
 /// A time at which something happens to a candidate.
@@ -86,10 +101,11 @@ impl Note {
     }
 
     fn key(&self) -> Key {
-        Key::default()
-            .number(self.due_ms)
-            .text(&self.coordination)
-            .text(&self.step)
+        Key::of(&[
+            Part::Number(self.due_ms),
+            Part::Text(&self.coordination),
+            Part::Text(&self.step),
+        ])
     }
 }
 
@@ -101,7 +117,8 @@ pub(crate) struct Slots {
     session_in_flight: u64,
     /// The time that tiers were last worked out for.
     now_ms: u64,
-    candidates: Ordered<(Candidate, Option<Rank>)>,
+    /// With the tier in which each stands; none for those that are not due yet.
+    candidates: Ordered<(Candidate, Option<u8>)>,
     /// Candidates that are not due yet.
     later: Ordered<Note>,
     /// When candidates rise a tier.
@@ -158,9 +175,9 @@ impl Slots {
 
     /// One of the session's width is used, even where none was free.
     pub(crate) fn take_session(&mut self, session: &Name) {
-        let entry = session_of(&mut self.sessions, session);
+        let entry = self.sessions.get_or_insert(session, Session::default);
         entry.out += 1;
-        if entry.out == self.session_in_flight {
+        if entry.out == self.session_in_flight && !entry.waiting.is_empty() {
             self.unpublish(session);
         }
     }
@@ -171,11 +188,11 @@ impl Slots {
             .get_mut(session)
             .expect("a session gives only what it took");
         entry.out -= 1;
-        let has_room = entry.out < self.session_in_flight;
-        if has_room {
+        if entry.is_idle() {
+            self.sessions.remove(session);
+        } else if entry.out < self.session_in_flight {
             self.publish(session);
         }
-        self.forget_idle(session);
     }
 
     /// Whether a step is a candidate, due or not.
@@ -185,35 +202,23 @@ impl Slots {
 
     /// Takes a candidate in, in the place of what was known of the same step.
     pub(crate) fn insert(&mut self, candidate: Candidate) {
-        self.remove(&candidate.coordination, &candidate.step);
-        let place = candidate.place();
-        let due = candidate.ready_ms <= self.now_ms;
-        if !due {
+        let place = place_of(&candidate.coordination, &candidate.step);
+        if let Some((known, tier)) = self.candidates.remove(&place) {
+            self.leave(&known, tier);
+        }
+        let tier = if candidate.ready_ms <= self.now_ms {
+            Some(self.enter(&candidate))
+        } else {
             let note = Note::new(candidate.ready_ms, &candidate);
             self.later.insert(&note.key(), note);
-        }
-        self.candidates.insert(&place, (candidate, None));
-        if due {
-            self.place(&place);
-        }
+            None
+        };
+        self.candidates.insert(&place, (candidate, tier));
     }
 
     pub(crate) fn remove(&mut self, coordination: &Name, step: &Name) {
-        let Some((candidate, rank)) = self.candidates.remove(&place_of(coordination, step)) else {
-            return;
-        };
-        match rank {
-            None => {
-                let note = Note::new(candidate.ready_ms, &candidate);
-                self.later.remove(&note.key());
-            }
-            Some(rank) => {
-                if let Some(rises_ms) = rises_ms(&candidate, rank.tier) {
-                    self.rising.remove(&Note::new(rises_ms, &candidate).key());
-                }
-                self.withdraw(&candidate.session, &rank);
-                self.forget_idle(&candidate.session);
-            }
+        if let Some((known, tier)) = self.candidates.remove(&place_of(coordination, step)) {
+            self.leave(&known, tier);
         }
     }
 
@@ -265,62 +270,77 @@ impl Slots {
         }
         self.now_ms = now_ms;
         while let Some(note) = first_due(&mut self.later, now_ms) {
-            self.place(&place_of(&note.coordination, &note.step));
+            self.enter_again(&note);
         }
         while let Some(note) = first_due(&mut self.rising, now_ms) {
-            let place = place_of(&note.coordination, &note.step);
-            let Some((candidate, Some(rank))) = self.candidates.get(&place).cloned() else {
-                continue;
-            };
-            self.withdraw(&candidate.session, &rank);
-            self.place(&place);
+            self.enter_again(&note);
         }
     }
 
-    /// Gives a due candidate its rank at the present time.
-    fn place(&mut self, place: &[u8]) {
-        let now_ms = self.now_ms;
-        let Some((candidate, rank)) = self.candidates.get_mut(place) else {
+    /// Gives a candidate of which a time has come its tier at the present time.
+    fn enter_again(&mut self, note: &Note) {
+        let place = place_of(&note.coordination, &note.step);
+        let Some((candidate, tier)) = self.candidates.get(&place).cloned() else {
             return;
         };
-        let tier = tier_at(candidate, now_ms);
-        let new = Rank {
-            tier,
-            owner: candidate.owner.clone(),
-            ready_seq: candidate.ready_seq,
-            step: candidate.step.clone(),
-            coordination: candidate.coordination.clone(),
-            session: candidate.session.clone(),
-        };
-        *rank = Some(new.clone());
+        if let Some(tier) = tier {
+            self.withdraw(&candidate, tier);
+        }
+        let tier = self.enter(&candidate);
+        self.candidates.insert(&place, (candidate, Some(tier)));
+    }
+
+    /// Puts a due candidate among those that wait for its session, and answers its tier at the present time.
+    fn enter(&mut self, candidate: &Candidate) -> u8 {
+        let tier = tier_at(candidate, self.now_ms);
         if let Some(rises_ms) = rises_ms(candidate, tier) {
             let note = Note::new(rises_ms, candidate);
             self.rising.insert(&note.key(), note);
         }
-        let name = candidate.session.clone();
-        let session = session_of(&mut self.sessions, &name);
-        let old = head_of(&session.waiting, tier, &new.owner);
-        session.waiting.insert(&new.key(), new.clone());
-        if session.out < self.session_in_flight && old.as_ref().is_none_or(|old| new < *old) {
+        let rank = Rank::new(tier, candidate);
+        let key = rank.key();
+        let session = self
+            .sessions
+            .get_or_insert(&candidate.session, Session::default);
+        let old = head_of(&session.waiting, tier, &rank.owner);
+        if session.out < self.session_in_flight && old.as_ref().is_none_or(|old| rank < *old) {
             if let Some(old) = old {
                 self.heads.remove(&old.key());
             }
-            self.heads.insert(&new.key(), new);
+            self.heads.insert(&key, rank.clone());
+        }
+        session.waiting.insert(&key, rank);
+        tier
+    }
+
+    /// Takes what is known of a candidate out of wherever it stands besides the candidates themselves.
+    fn leave(&mut self, candidate: &Candidate, tier: Option<u8>) {
+        let Some(tier) = tier else {
+            let note = Note::new(candidate.ready_ms, candidate);
+            self.later.remove(&note.key());
+            return;
+        };
+        if let Some(rises_ms) = rises_ms(candidate, tier) {
+            self.rising.remove(&Note::new(rises_ms, candidate).key());
+        }
+        if self.withdraw(candidate, tier) {
+            self.sessions.remove(&candidate.session);
         }
     }
 
-    /// Takes a rank out of its session.
-    fn withdraw(&mut self, name: &Name, rank: &Rank) {
-        let Some(session) = self.sessions.get_mut(name) else {
-            return;
+    /// Takes a candidate out of its session; whether that is idle now.
+    fn withdraw(&mut self, candidate: &Candidate, tier: u8) -> bool {
+        let Some(session) = self.sessions.get_mut(&candidate.session) else {
+            return false;
         };
-        let key = rank.key();
+        let key = Rank::new(tier, candidate).key();
         session.waiting.remove(&key);
         if self.heads.remove(&key).is_some()
-            && let Some(next) = head_of(&session.waiting, rank.tier, &rank.owner)
+            && let Some(next) = head_of(&session.waiting, tier, &candidate.owner)
         {
             self.heads.insert(&next.key(), next);
         }
+        session.is_idle()
     }
 
     fn publish(&mut self, name: &Name) {
@@ -342,26 +362,6 @@ impl Slots {
             self.heads.remove(&rank.key());
         }
     }
-
-    fn forget_idle(&mut self, name: &Name) {
-        if self
-            .sessions
-            .get(name)
-            .is_some_and(|session| session.out == 0 && session.waiting.is_empty())
-        {
-            self.sessions.remove(name);
-        }
-    }
-}
-
-/// The session of this name, which is made where it is missing.
-fn session_of<'a>(sessions: &'a mut Table<Session>, name: &Name) -> &'a mut Session {
-    if !sessions.contains(name) {
-        sessions.insert(name.clone(), Session::default());
-    }
-    sessions
-        .get_mut(name)
-        .expect("it was made where it was missing")
 }
 
 /// The tier of a candidate: each full 30 s of waiting raises it by one, at most to high.
@@ -396,11 +396,15 @@ fn base_tier(priority: Priority) -> u8 {
 
 /// Before, with 0, or past, with the largest number, every rank of one tier and owner.
 fn edge(tier: u8, owner: &Name, ready_seq: u64) -> Key {
-    Key::default().byte(tier).text(owner).number(ready_seq)
+    Key::of(&[Part::Byte(tier), Part::Text(owner), Part::Number(ready_seq)])
 }
 
 /// The best rank of one tier and owner.
 fn head_of(waiting: &Ordered<Rank>, tier: u8, owner: &Name) -> Option<Rank> {
+    // Most sessions have one step.
+    if waiting.is_empty() {
+        return None;
+    }
     waiting
         .from(&edge(tier, owner, 0))
         .next()
@@ -556,7 +560,11 @@ mod tests {
         }
         for a in &ranks {
             for b in &ranks {
-                assert_eq!(a.cmp(b), (*a.key()).cmp(&*b.key()), "{a:?} {b:?}");
+                assert_eq!(
+                    a.cmp(b),
+                    a.key().words().cmp(b.key().words()),
+                    "{a:?} {b:?}"
+                );
             }
         }
         assert_eq!(head_of(&Ordered::default(), 0, &name("a")), None);

@@ -89,32 +89,32 @@ impl Staged {
 }
 
 impl Host for Staged {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
         if self.refuses_append {
             return Err(Refused);
         }
-        self.lines.extend_from_slice(lines);
+        self.lines.extend(lines);
         Ok(())
     }
 
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
-        self.messages.extend_from_slice(messages);
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
+        self.messages.extend(messages);
         Ok(())
     }
 
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
-        self.withdrawn.extend_from_slice(keys);
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused> {
+        self.withdrawn.extend(keys);
         Ok(())
     }
 
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
-        let entry = (message.lane.clone(), message.priority, message.clone());
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
+        let entry = (message.lane.clone(), message.priority, message);
         self.lane_messages.push(entry);
         Ok(())
     }
 
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
-        self.lane_cancelled.extend_from_slice(keys);
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused> {
+        self.lane_cancelled.extend(keys);
         Ok(())
     }
 
@@ -156,11 +156,11 @@ mod tests {
     fn one_of_each() -> Vec<Staged> {
         let mut all = vec![Staged::default(); 7];
         let said = [
-            all[0].append(&["line".into()]),
-            all[1].enqueue(&[message("a")]),
-            all[2].withdraw(&["b".into()]),
-            all[3].enqueue_in_lane(&message("c")),
-            all[4].cancel(&["d".into()]),
+            all[0].append(vec!["line".into()]),
+            all[1].enqueue(vec![message("a")]),
+            all[2].withdraw(vec!["b".into()]),
+            all[3].enqueue_in_lane(message("c")),
+            all[4].cancel(vec!["d".into()]),
             all[5].ask("h1", HookKind::BeforeDispatch, "{}"),
             all[6].notify(HookKind::StepEnded, "{}"),
         ];
@@ -188,7 +188,7 @@ mod tests {
         let taken = all.take();
         assert_eq!((taken.lines.len(), taken.refuses_append), (2, false));
         assert!(all.is_empty());
-        assert_eq!(all.append(&["lost".into()]), Err(Refused));
+        assert_eq!(all.append(vec!["lost".into()]), Err(Refused));
         assert!(all.is_empty());
     }
 
@@ -197,7 +197,7 @@ mod tests {
         let mut all = Staged::default();
         for key in ["a", "b"] {
             all.messages.push(message(key));
-            all.enqueue_in_lane(&message(key)).unwrap();
+            all.enqueue_in_lane(message(key)).unwrap();
         }
         let kept = all.clone();
         all.drop_withdrawn();

@@ -273,6 +273,7 @@ impl Coordination {
         if !step.is_out() || step.is_suspended() {
             return timers;
         }
+        timers.reserve(4);
         // An attempt that is cut to the plan's deadline is ended by that one, with everything else that is open then. The
         // cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
         let plan_comes_first = self
@@ -296,6 +297,14 @@ impl Coordination {
         let first = step.grants.iter().map(|grant| grant.expires_ms).min();
         timers.extend(first.map(|due_ms| timer(TimerClass::ClaimExpiry, due_ms)));
         timers
+    }
+
+    /// The timers of a step, none of which is left when it has ended.
+    fn open_timers(&self, step: &Step) -> Vec<Timer> {
+        if step.state.is_final() {
+            return Vec::new();
+        }
+        self.step_timers(step)
     }
 
     fn own_timers(&self) -> impl Iterator<Item = Timer> + use<> {
@@ -594,15 +603,14 @@ impl State {
     pub(crate) fn step_ended(
         &mut self,
         id: &str,
-        cleanup: bool,
+        index: usize,
         record: &Record,
         count: &dyn Fn(&mut Counts),
     ) {
         let coordination = self.live.get_mut(id).expect("the coordination is live");
-        for timer in coordination.own_timers() {
-            self.index.timers.disarm(&timer);
-        }
-        if cleanup {
+        let timers = coordination.own_timers().collect();
+        order::remove(&mut coordination.skippable, &index);
+        if coordination.steps[index].def.cleanup {
             coordination.open_cleanup -= 1;
         } else {
             coordination.open_work -= 1;
@@ -610,9 +618,8 @@ impl State {
         coordination.last_end_seq = record.seq;
         coordination.last_end_ms = record.at_ms;
         count(&mut coordination.counts);
-        for timer in coordination.own_timers() {
-            self.index.timers.arm(timer);
-        }
+        let left = coordination.own_timers().collect();
+        self.index.timers.rearm(timers, left);
     }
 
     /// Changes a report, adds it or takes it away.
@@ -726,17 +733,10 @@ impl Index {
         let step = &coordination.steps[index];
         let (was, slot, session) = (step.state, step.holds_slot(), step.holds_session());
         let waiter = step.is_waiter();
-        if !was.is_final() {
-            for timer in coordination.step_timers(step) {
-                self.timers.disarm(&timer);
-            }
-        }
+        let timers = coordination.open_timers(step);
         // A waiting step that was put up for a slot stays so until it gets one or what it waits for is taken.
         let put_up =
             was == StepState::WaitingClaim && self.slots.contains(&coordination.id, &step.id);
-        if was.is_candidate() || put_up {
-            self.slots.remove(&coordination.id, &step.id);
-        }
         // The order is left under the same facts under which it was entered.
         let before = waiter.then(|| step.clone());
         edit(&mut coordination.steps[index]);
@@ -753,14 +753,13 @@ impl Index {
         }
         if step.state.is_candidate() || put_up && step.state == StepState::WaitingClaim {
             self.slots.insert(coordination.candidate(step));
+        } else if was.is_candidate() || put_up {
+            // Only now: a session that its step has taken meanwhile does not have to be forgotten and made anew.
+            self.slots.remove(&coordination.id, &step.id);
         }
-        if !step.state.is_final() {
-            for timer in coordination.step_timers(step) {
-                self.timers.arm(timer);
-            }
-        }
-        match before.filter(|_| !step.is_waiter()) {
-            Some(before) => self.claims.remove_waiter(coordination, &before),
+        self.timers.rearm(timers, coordination.open_timers(step));
+        match before.as_ref().filter(|_| !step.is_waiter()) {
+            Some(before) => self.claims.remove_waiter(coordination, before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
             // It stood in the order already while hooks were asked, and what it waits for may have become free since.
             None if was != step.state && step.state == StepState::WaitingClaim => {

@@ -4,6 +4,7 @@
 
 use crate::child;
 use crate::config::Config;
+use crate::digest::sha256_hex;
 use crate::draft::Draft;
 use crate::event::{Configured, Created, Genesis, RULES};
 use crate::message::Caller;
@@ -72,8 +73,8 @@ pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &st
             "the domain is not configured",
         ));
     };
-    let plan = match Plan::parse(text, config) {
-        Ok(plan) => plan,
+    let (plan, canonical) = match Plan::parse_canonical(text, config) {
+        Ok(parsed) => parsed,
         Err(problems) => {
             let says = format!(
                 "the plan has {} error(s); nothing was recorded",
@@ -97,7 +98,7 @@ pub(crate) fn decide_plan(state: &State, now_ms: u64, caller: &Caller, text: &st
             says,
         ));
     }
-    let plan_digest = codec::digest(&plan);
+    let plan_digest = sha256_hex(&[canonical.as_bytes()]);
     if let Some(known) = plan_receipt(state, &plan.coordination_id, true) {
         if known.plan_digest == plan_digest {
             return PlanDecision::Known(known);

@@ -4,7 +4,15 @@
 //! to the component.
 
 use crate::event::Name;
-use crate::order::Ordered;
+use crate::order::{Key, Ordered, Part};
+
+fn by_name(name: &str) -> Key {
+    Key::of(&[Part::Whole(name.as_bytes())])
+}
+
+fn by_number(number: u64) -> Key {
+    Key::of(&[Part::Number(number)])
+}
 
 /// A map from names to values.
 #[derive(Clone, Debug)]
@@ -26,25 +34,31 @@ impl<V> Table<V> {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.all.contains(name.as_bytes())
+        self.all.contains(&by_name(name))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&V> {
-        self.all.get(name.as_bytes()).map(|(_, value)| value)
+        self.all.get(&by_name(name)).map(|(_, value)| value)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut V> {
-        self.all.get_mut(name.as_bytes()).map(|(_, value)| value)
+        self.all.get_mut(&by_name(name)).map(|(_, value)| value)
+    }
+
+    /// The value under a name, which is made where it is missing.
+    pub(crate) fn get_or_insert(&mut self, name: &Name, make: impl FnOnce() -> V) -> &mut V {
+        let make = || (name.clone(), make());
+        &mut self.all.get_or_insert(&by_name(name), make).1
     }
 
     /// Puts a value under a name, in the place of an older one.
     pub(crate) fn insert(&mut self, name: Name, value: V) {
-        self.all.insert(name.clone().as_bytes(), (name, value));
+        self.all.insert(&by_name(&name), (name, value));
     }
 
     /// Takes a value and its name out.
     pub(crate) fn remove(&mut self, name: &str) -> Option<(Name, V)> {
-        self.all.remove(name.as_bytes())
+        self.all.remove(&by_name(name))
     }
 
     /// All values, in the order of their names.
@@ -55,7 +69,7 @@ impl<V> Table<V> {
     /// Those past a name.
     pub(crate) fn after(&self, name: Option<&str>) -> impl Iterator<Item = (&Name, &V)> {
         let walk = match name {
-            Some(name) => self.all.after(name.as_bytes()),
+            Some(name) => self.all.after(&by_name(name)),
             None => self.all.iter(),
         };
         walk.map(|(name, value)| (name, value))
@@ -82,26 +96,24 @@ impl<V> Numbered<V> {
     }
 
     pub(crate) fn get(&self, number: &u64) -> Option<&V> {
-        self.all.get(&number.to_be_bytes()).map(|(_, value)| value)
+        self.all.get(&by_number(*number)).map(|(_, value)| value)
     }
 
     /// Puts a value under a number; answers with the one that it takes the place of.
     pub(crate) fn insert(&mut self, number: u64, value: V) -> Option<V> {
         self.all
-            .insert(&number.to_be_bytes(), (number, value))
+            .insert(&by_number(number), (number, value))
             .map(|(_, value)| value)
     }
 
     pub(crate) fn remove(&mut self, number: &u64) -> Option<V> {
-        self.all
-            .remove(&number.to_be_bytes())
-            .map(|(_, value)| value)
+        self.all.remove(&by_number(*number)).map(|(_, value)| value)
     }
 
     /// Those from a number on, itself included, in the order of the numbers.
     pub(crate) fn range_from(&self, number: u64) -> impl Iterator<Item = (u64, &V)> {
         self.all
-            .from(&number.to_be_bytes())
+            .from(&by_number(number))
             .map(|(number, value)| (*number, value))
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct At<'a, 'o> {
     value: Option<&'a Value>,
 }
 
-impl<'a> At<'a, '_> {
+impl<'a, 'o> At<'a, 'o> {
     /// Notes that the value is of another form.
     #[inline(never)]
     pub(crate) fn wrong(&self, expected: &str) {
@@ -73,13 +73,13 @@ impl<'a> At<'a, '_> {
 
     /// The value as an object; one without members where it is none.
     #[inline(never)]
-    pub(crate) fn object(&self) -> Object<'a> {
+    pub(crate) fn object(&self) -> Object<'o> {
         self.object.at(self.name, self.value)
     }
 
     /// The value as an enum case: a word, or an object of one member whose name is the word.
     #[inline(never)]
-    pub(crate) fn case(&self, words: &[&str]) -> (usize, Option<Object<'a>>) {
+    pub(crate) fn case(&self, words: &[&str]) -> (usize, Option<Object<'o>>) {
         if !self.value.is_some_and(Value::is_object) {
             return (self.word(words), None);
         }

@@ -4,7 +4,7 @@
 //! index over them; what happens when one fires is decided in [`crate::deadline`].
 
 use crate::event::Name;
-use crate::order::{Key, Ordered};
+use crate::order::{Key, Ordered, Part};
 
 /// What a timer is for, in the order in which those due at the same time fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,14 +49,15 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// Its place among others as bytes, in the declared order.
+    /// Its place among others, in the declared order.
     fn key(&self) -> Key {
-        Key::default()
-            .number(self.due_ms)
-            .byte(self.class as u8)
-            .text(&self.coordination)
-            .text(&self.step)
-            .number(self.number)
+        Key::of(&[
+            Part::Number(self.due_ms),
+            Part::Byte(self.class as u8),
+            Part::Text(&self.coordination),
+            Part::Text(&self.step),
+            Part::Number(self.number),
+        ])
     }
 }
 
@@ -73,6 +74,20 @@ impl Timers {
 
     pub(crate) fn disarm(&mut self, timer: &Timer) {
         self.all.remove(&timer.key());
+    }
+
+    /// Arms some timers in the place of others; those that are among both stay as they are.
+    pub(crate) fn rearm(&mut self, before: Vec<Timer>, after: Vec<Timer>) {
+        for timer in &before {
+            if !after.contains(timer) {
+                self.disarm(timer);
+            }
+        }
+        for timer in after {
+            if !before.contains(&timer) {
+                self.arm(timer);
+            }
+        }
     }
 
     /// The timer to fire first at this time.

@@ -25,22 +25,22 @@ struct Kept {
 }
 
 impl Host for Kept {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
-        self.lines.extend_from_slice(lines);
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
+        self.lines.extend(lines);
         Ok(())
     }
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
-        self.messages.extend_from_slice(messages);
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
+        self.messages.extend(messages);
         Ok(())
     }
-    fn withdraw(&mut self, _: &[String]) -> Result<(), Refused> {
+    fn withdraw(&mut self, _: Vec<String>) -> Result<(), Refused> {
         Ok(())
     }
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
-        self.messages.push(message.clone());
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
+        self.messages.push(message);
         Ok(())
     }
-    fn cancel(&mut self, _: &[String]) -> Result<(), Refused> {
+    fn cancel(&mut self, _: Vec<String>) -> Result<(), Refused> {
         Ok(())
     }
     fn ask(&mut self, hook_id: &str, _: HookKind, _: &str) -> Result<(), Refused> {

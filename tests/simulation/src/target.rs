@@ -72,23 +72,23 @@ impl Imports {
 }
 
 impl Host for Imports {
-    fn append(&mut self, lines: &[String]) -> Result<(), Refused> {
+    fn append(&mut self, lines: Vec<String>) -> Result<(), Refused> {
         self.enter()?;
         Host::append(&mut self.staged, lines)
     }
-    fn enqueue(&mut self, messages: &[Message]) -> Result<(), Refused> {
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), Refused> {
         self.take()?;
         self.staged.enqueue(messages)
     }
-    fn withdraw(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn withdraw(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.take()?;
         self.staged.withdraw(keys)
     }
-    fn enqueue_in_lane(&mut self, message: &Message) -> Result<(), Refused> {
+    fn enqueue_in_lane(&mut self, message: Message) -> Result<(), Refused> {
         self.take()?;
         self.staged.enqueue_in_lane(message)
     }
-    fn cancel(&mut self, keys: &[String]) -> Result<(), Refused> {
+    fn cancel(&mut self, keys: Vec<String>) -> Result<(), Refused> {
         self.take()?;
         self.staged.cancel(keys)
     }
