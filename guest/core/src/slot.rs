@@ -316,6 +316,10 @@ impl Slots {
         };
         let key = rank.key();
         session.waiting.remove(&key);
+        if session.waiting.is_empty() {
+            // Most sessions have one step, and none waits while it is out.
+            session.waiting = Ordered::default();
+        }
         if self.heads.remove(&key).is_some()
             && let Some(next) = head_of(&session.waiting, rank.tier, &rank.owner)
         {
