@@ -221,7 +221,7 @@ impl DomainBuilder {
     }
 
     /// Sets after how many new records a snapshot is made in the background, so that opening replays only what came after it;
-    /// 50 000 without it, never with 0.
+    /// 50 000 without it, never with 0. A domain that holds much makes long ones less often.
     pub fn snapshot_every(mut self, records: u64) -> Self {
         self.snapshot_every = records;
         self
@@ -376,7 +376,7 @@ impl DomainBuilder {
                 }
                 if ready.send(Ok((config, is_handed_out))).is_ok() {
                     let inputs_to = submitter.inputs.clone();
-                    let snapshots = Snapshots::new(every, writer.snapshot_seq(), inputs_to);
+                    let snapshots = Snapshots::new(every, writer.snapshot(), inputs_to);
                     domain::run(writer, snapshots, inputs, submitter);
                 }
             }

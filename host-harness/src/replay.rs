@@ -25,8 +25,8 @@ pub(crate) struct Replayed {
     pub(crate) instance: Instance,
     /// The last record; the default if there is none.
     pub(crate) head: Head,
-    /// Number of the last record that its snapshot covers; 0 if it was made without one.
-    pub(crate) snapshot_seq: u64,
+    /// Number of the last record that its snapshot covers, and the length of that; 0 if it was made without one.
+    pub(crate) snapshot: (u64, usize),
     /// What the lines say of the coordinations that live.
     pub(crate) repeatable: Repeatable,
 }
@@ -55,6 +55,7 @@ pub(crate) fn from_store(engine: &Engine, store: &mut dyn Store) -> Result<Repla
 
 fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) -> Result<Replayed> {
     let mut instance = engine.instance()?;
+    let bytes = snapshot.as_ref().map_or(0, Snapshot::bytes);
     let base = match snapshot {
         Some(snapshot) => restore(engine, &mut instance, store, snapshot)?,
         None => Head::default(),
@@ -67,7 +68,7 @@ fn from_lines(engine: &Engine, store: &dyn Store, snapshot: Option<Snapshot>) ->
         repeatable,
         instance,
         head,
-        snapshot_seq: base.seq,
+        snapshot: (base.seq, bytes),
     })
 }
 
