@@ -81,3 +81,30 @@ fn mixed_retries_claims_and_cancels() {
     assert_eq!(value["plans"], 40);
     is_positive(&value, &["/success", "/stepsPerSecond", "/plan/p50Ms"]);
 }
+
+#[test]
+fn growth_compares_a_domain_that_holds_much_with_an_empty_one() {
+    let value = bench(&[
+        "growth", "--live", "50", "--closed", "50", "--plans", "2", "--width", "4", "--chains",
+        "1", "--length", "5", "--rounds", "1",
+    ]);
+    for grown in ["live", "closed"] {
+        assert_eq!(value[grown]["coordinations"], 50, "{value}");
+        for work in ["fanout", "chain"] {
+            let at = format!("/{grown}/{work}");
+            let names = ["emptyStepsPerSecond", "stepsPerSecond", "ratio"];
+            let names = names.map(|name| format!("{at}/{name}"));
+            is_positive(&value, &names.each_ref().map(String::as_str));
+        }
+    }
+    is_positive(
+        &value,
+        &[
+            "/firstDispatch/p50Ms",
+            "/memory/waitingBytes",
+            "/memory/runningBytes",
+            "/closed/records",
+            "/closed/openMs",
+        ],
+    );
+}

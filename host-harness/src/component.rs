@@ -7,7 +7,7 @@
 use crate::contract::Allowance;
 use crate::convert;
 use qm2_core::staged::{HookRequest, Staged};
-use wasmtime::StoreLimits;
+use wasmtime::{ResourceLimiter, StoreLimits};
 
 /// Generated from `wit/`; a module of its own, because the names of the world collide with those of wasmtime.
 pub(crate) mod bindings {
@@ -48,19 +48,72 @@ impl ImportFault {
 pub(crate) struct HostState {
     pub(crate) staged: Staged,
     pub(crate) allowance: Allowance,
-    pub(crate) limits: StoreLimits,
+    pub(crate) limits: Limits,
     /// Imports of this call so far, and the one that fails.
     pub(crate) imports: u32,
     pub(crate) fault: Option<ImportFault>,
     pub(crate) fault_struck: bool,
 }
 
+/// What an instance may have, and how much memory it has got of that.
+pub(crate) struct Limits {
+    bounds: StoreLimits,
+    pub(crate) memory_bytes: usize,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let may = self.bounds.memory_growing(current, desired, maximum)?;
+        if may {
+            self.memory_bytes = desired;
+        }
+        Ok(may)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.bounds.memory_grow_failed(error)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.bounds.table_growing(current, desired, maximum)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.bounds.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.bounds.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.bounds.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.bounds.memories()
+    }
+}
+
 impl HostState {
-    pub(crate) fn new(limits: StoreLimits, allowance: Allowance) -> Self {
+    pub(crate) fn new(bounds: StoreLimits, allowance: Allowance) -> Self {
         Self {
             staged: Staged::default(),
             allowance,
-            limits,
+            limits: Limits {
+                bounds,
+                memory_bytes: 0,
+            },
             imports: 0,
             fault: None,
             fault_struck: false,

@@ -403,6 +403,12 @@ impl Instance {
         state.staged.take()
     }
 
+    /// Bytes of its linear memory, which grows in whole pages and never shrinks.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().limits.memory_bytes
+    }
+
     /// From here on its host does not take ledger lines: how the loss of a disk is tried out.
     pub fn refuse_appends(&mut self) {
         self.store.data_mut().staged.refuses_append = true;

@@ -227,7 +227,7 @@ impl DomainBuilder {
     }
 
     /// Sets after how many new records a snapshot is made in the background, so that opening replays only what came after it;
-    /// 50 000 without it, never with 0.
+    /// 50 000 without it, never with 0. A domain that holds much makes long ones less often.
     pub fn snapshot_every(mut self, records: u64) -> Self {
         self.snapshot_every = records;
         self
@@ -390,7 +390,7 @@ impl DomainBuilder {
                     let inputs_to = submitter.inputs.clone();
                     let older = writer.take_older();
                     let _older = older.map(|older| OlderLines::verify(older, inputs_to.clone()));
-                    let snapshots = Snapshots::new(every, writer.snapshot_seq(), inputs_to);
+                    let snapshots = Snapshots::new(every, writer.snapshot(), inputs_to);
                     domain::run(writer, snapshots, inputs, submitter);
                 }
             }

@@ -28,8 +28,8 @@ pub(crate) struct Replayed {
     pub(crate) instance: Instance,
     /// The last record; the default if there is none.
     pub(crate) head: Head,
-    /// Number of the last record that its snapshot covers; 0 if it was made without one.
-    pub(crate) snapshot_seq: u64,
+    /// Number of the last record that its snapshot covers, and the length of that; 0 if it was made without one.
+    pub(crate) snapshot: (u64, usize),
     /// What the lines that were read say of the coordinations that live.
     pub(crate) repeatable: Repeatable,
     /// What is left to verify.
@@ -81,6 +81,7 @@ fn from_lines(
     verified_at_once: u64,
 ) -> Result<Replayed> {
     let mut instance = engine.instance()?;
+    let bytes = snapshot.as_ref().map_or(0, Snapshot::bytes);
     let base = match snapshot {
         Some(snapshot) => restore(engine, &mut instance, store, snapshot)?,
         None => Head::default(),
@@ -105,7 +106,7 @@ fn from_lines(
         repeatable,
         instance,
         head,
-        snapshot_seq: base.seq,
+        snapshot: (base.seq, bytes),
         older,
     })
 }

@@ -9,6 +9,7 @@ use crate::replay;
 use crate::store::Store;
 use crate::submit::Input;
 use crate::transaction::Writer;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -17,23 +18,31 @@ use std::thread::{self, JoinHandle};
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 
+/// Length of a snapshot up to which it is made as often as was wished.
+const SHORT_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a longer one that cost about as much as replaying a record: making it, keeping it, and reading it for the next.
+const RECORD_BYTES: usize = 512;
+
 /// Makes a snapshot now and then; stops when dropped.
 pub(crate) struct Snapshots {
     /// Records between two of them; 0 makes none.
     every: u64,
-    /// Record at which the next one is made.
-    due_seq: u64,
+    /// Record at which the last one was made, or begun.
+    last_seq: u64,
+    /// Length of the last one.
+    bytes: Arc<AtomicUsize>,
     inputs: Sender<Input>,
     thread: Option<JoinHandle<()>>,
     alive: Arc<()>,
 }
 
 impl Snapshots {
-    /// Nothing is begun before [`Snapshots::look`].
-    pub(crate) fn new(every: u64, snapshot_seq: u64, inputs: Sender<Input>) -> Self {
+    /// With the record and the length of the last one. Nothing is begun before [`Snapshots::look`].
+    pub(crate) fn new(every: u64, (last_seq, bytes): (u64, usize), inputs: Sender<Input>) -> Self {
         Self {
             every,
-            due_seq: snapshot_seq.saturating_add(every),
+            last_seq,
+            bytes: Arc::new(AtomicUsize::new(bytes)),
             inputs,
             thread: None,
             alive: Arc::new(()),
@@ -46,31 +55,45 @@ impl Snapshots {
             .thread
             .as_ref()
             .is_some_and(|thread| !thread.is_finished());
-        if self.every == 0 || writer.head_seq() < self.due_seq || at_work {
+        if self.every == 0 || writer.head_seq() < self.due_seq() || at_work {
             return;
         }
         // Set first: a failure is not repeated before as many records more.
-        self.due_seq = writer.head_seq().saturating_add(self.every);
+        self.last_seq = writer.head_seq();
         let store = match writer.store().reader() {
             Ok(Some(store)) => store,
             Ok(None) => return,
             Err(e) => return tracing::warn!("no snapshot was made: {e}"),
         };
         let (engine, inputs) = (writer.engine().clone(), self.inputs.clone());
-        let alive = Arc::downgrade(&self.alive);
+        let (alive, bytes) = (Arc::downgrade(&self.alive), self.bytes.clone());
         let thread = thread::Builder::new().name("qm2-snapshot".into());
-        match thread.spawn(move || make(&engine, &*store, &inputs, &alive)) {
+        match thread.spawn(move || make(&engine, &*store, &inputs, &bytes, &alive)) {
             Ok(thread) => self.thread = Some(thread),
             Err(e) => tracing::warn!("no snapshot was made: no thread for it: {e}"),
         }
     }
+
+    /// Record at which the next one is made. A domain that holds much has long ones, and makes them as much less often.
+    fn due_seq(&self) -> u64 {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let worth = bytes.saturating_sub(SHORT_BYTES) / RECORD_BYTES;
+        self.last_seq.saturating_add(self.every.max(worth as u64))
+    }
 }
 
 /// The thread: makes one, and has the loop keep it.
-fn make(engine: &Engine, store: &dyn Store, inputs: &Sender<Input>, alive: &Weak<()>) {
+fn make(
+    engine: &Engine,
+    store: &dyn Store,
+    inputs: &Sender<Input>,
+    bytes: &AtomicUsize,
+    alive: &Weak<()>,
+) {
     step_back();
     match replay::snapshot(engine, store, &|| alive.strong_count() > 0) {
         Ok(snapshot) => {
+            bytes.store(snapshot.bytes(), Ordering::Relaxed);
             // Fails only when the domain is closed.
             let _ = inputs.send(Input::Store(Box::new(move |store| {
                 match store.set_snapshot(Some(&snapshot)) {
@@ -89,5 +112,23 @@ pub(crate) fn step_back() {
     #[cfg(target_os = "linux")]
     if let Err(e) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!("snapshots are made at full priority: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_long_snapshot_waits_for_as_many_records_as_it_costs() {
+        let due_seq = |bytes| {
+            let (inputs, _) = mpsc::channel();
+            Snapshots::new(100, (7, bytes), inputs).due_seq()
+        };
+        assert_eq!(due_seq(0), 107);
+        assert_eq!(due_seq(SHORT_BYTES + 100 * RECORD_BYTES), 107);
+        assert_eq!(due_seq(SHORT_BYTES + 101 * RECORD_BYTES), 108);
+        assert_eq!(due_seq(SHORT_BYTES + 300_000 * RECORD_BYTES), 300_007);
     }
 }

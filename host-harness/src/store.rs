@@ -98,6 +98,11 @@ impl Snapshot {
         self.digest == Self::digest(component_digest, &self.head, &self.chunks)
     }
 
+    /// Bytes of all its pieces.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(String::len).sum()
+    }
+
     fn digest(component: &str, head: &Head, chunks: &[String]) -> String {
         let chunks: Vec<String> = chunks
             .iter()

@@ -46,9 +46,10 @@ pub(crate) struct Writer {
     instance: Option<Instance>,
     /// Why only reading calls are answered.
     read_only: Option<String>,
-    /// The last record that is durable, and the last one that a snapshot had covered at the last replay.
+    /// The last record that is durable.
     head_seq: u64,
-    snapshot_seq: u64,
+    /// The last record that a snapshot had covered at the last replay, and the length of that.
+    snapshot: (u64, usize),
     /// The ledger with the lines of the group: what the component says is held against it.
     chain: Chain,
     group: Group,
@@ -77,7 +78,7 @@ impl Writer {
             instance: None,
             read_only: None,
             head_seq: 0,
-            snapshot_seq: 0,
+            snapshot: (0, 0),
             chain: Chain::default(),
             group: Group::default(),
             failure: String::new(),
@@ -114,9 +115,9 @@ impl Writer {
         &self.failure
     }
 
-    /// Number of the last record that the last replay took from a snapshot.
-    pub(crate) fn snapshot_seq(&self) -> u64 {
-        self.snapshot_seq
+    /// Number of the last record that the last replay took from a snapshot, and the length of that.
+    pub(crate) fn snapshot(&self) -> (u64, usize) {
+        self.snapshot
     }
 
     /// What the last replay has left to verify.
@@ -339,7 +340,7 @@ impl Writer {
         (keeper.sink)(Said::Replayed(replayed.repeatable));
         self.instance = Some(replayed.instance);
         self.older = replayed.older;
-        (self.head_seq, self.snapshot_seq) = (replayed.head.seq, replayed.snapshot_seq);
+        (self.head_seq, self.snapshot) = (replayed.head.seq, replayed.snapshot);
         self.chain = Chain {
             head: replayed.head,
         };

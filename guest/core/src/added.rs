@@ -136,23 +136,20 @@ fn def_of(parent: &Step, envelope: &Envelope) -> Def {
 /// Whether an envelope can have asked for this step under that parent.
 pub(crate) fn could_be(coordination: &Coordination, parent: &Step, def: &Def) -> bool {
     let at_least_once = def.delivery_mode == DeliveryMode::AtLeastOnce;
-    let as_added = Def {
-        depends_on: Vec::new(),
-        join: Join::default(),
-        claims: Vec::new(),
-        owns: Vec::new(),
-        priority: def.priority.min(parent.def.priority),
-        timeout_ms: parent.def.timeout_ms,
-        ack_timeout_ms: None,
-        max_attempts: None,
-        idempotent: parent.def.idempotent && at_least_once,
-        required: false,
-        cleanup: parent.def.cleanup,
-        risk: parent.def.risk,
-        expected_output: None,
-        ..def.clone()
-    };
-    as_added == *def
+    let asks_for_nothing = def.depends_on.is_empty()
+        && def.join == Join::default()
+        && def.claims.is_empty()
+        && def.owns.is_empty()
+        && def.ack_timeout_ms.is_none()
+        && def.max_attempts.is_none()
+        && !def.required
+        && def.expected_output.is_none();
+    asks_for_nothing
+        && def.priority <= parent.def.priority
+        && def.timeout_ms == parent.def.timeout_ms
+        && def.idempotent == (parent.def.idempotent && at_least_once)
+        && def.cleanup == parent.def.cleanup
+        && def.risk == parent.def.risk
         && check_id(&def.step_id).is_ok()
         && check_session(&def.target_session).is_ok()
         && def.payload.is_some() != def.payload_ref.is_some()

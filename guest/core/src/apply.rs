@@ -10,6 +10,7 @@ pub(crate) use shared::{answer_digest, answer_key};
 use crate::arbitration::OutcomeKind;
 use crate::codec::Part::{Number, Text};
 use crate::codec::{self, concat};
+use crate::compact::{Seldom, push};
 use crate::envelope::FailureClass;
 use crate::event::{
     CancelledBy, Class, Completed, Counts, Created, Detected, Escalated, EscalationKind, Event,
@@ -21,8 +22,8 @@ use crate::message::{HookKind, HumanVerdict};
 use crate::order;
 use crate::plan::{self, Fallback, Join, On, OnClose, Reports, TimeoutPolicy};
 use crate::state::{
-    Configured, Coordination, Ended, Escalation, Grant, Reply, Report, State, Step, StepContest,
-    StepHook, StepState, Stop,
+    Configured, Coordination, Def, Ended, Escalation, Grant, Reply, Report, State, Step,
+    StepContest, StepHook, StepState, Stop,
 };
 
 const REPORT: &str = "report";
@@ -168,7 +169,7 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
         .map(|(def, children)| new_step(def, children, record))
         .collect();
     let config = state.config();
-    let coordination = Coordination {
+    let mut coordination = Coordination {
         id: Name::from(plan.coordination_id.as_str()),
         owner: Name::from(plan.owner_session.as_str()),
         cancel_grace_ms: plan
@@ -206,6 +207,7 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
         payload_bytes,
         skippable: Vec::new(),
     };
+    coordination.compact();
     let id = coordination.id.clone();
     state.insert(coordination);
     if let Some(above) = waited_for.and_then(|above| state.live.get_mut(&above)) {
@@ -214,14 +216,15 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
 }
 
 pub(crate) fn new_step(def: plan::Step, children: Vec<(usize, On)>, record: &Record) -> Step {
+    let def = Def::from(def);
     let state = if def.depends_on.is_empty() {
         StepState::Ready
     } else {
         StepState::Pending
     };
     Step {
-        id: Name::from(def.step_id.as_str()),
-        session: Name::from(def.target_session.as_str()),
+        id: def.step_id.clone(),
+        session: def.target_session.clone(),
         def,
         children,
         fired: 0,
@@ -236,28 +239,11 @@ pub(crate) fn new_step(def: plan::Step, children: Vec<(usize, On)>, record: &Rec
         deadline_ms: 0,
         ack_due_ms: None,
         delivery: 0,
-        retries: 0,
-        free_retries: 0,
         ended: Vec::new(),
         skipped: None,
         class: None,
-        code: None,
-        message: None,
-        cancel: None,
-        preempted: None,
-        claim_number: None,
-        grants: Vec::new(),
-        contests: Vec::new(),
-        hooks: Vec::new(),
-        cleared: false,
-        approved: false,
-        escalation: None,
-        asked: Vec::new(),
-        replies: Vec::new(),
-        added_by: None,
-        depth: 0,
         identities: Vec::new(),
-        kept: Vec::new(),
+        seldom: Seldom::default(),
     }
 }
 
@@ -284,7 +270,9 @@ fn apply_step(state: &mut State, record: &Record) {
                 step.deadline_ms = data.deadline_ms;
                 step.ack_due_ms = data.ack_deadline_ms;
                 step.delivery = 1;
-                step.contests.clear();
+                if let Some(seldom) = step.seldom.set() {
+                    seldom.contests.clear();
+                }
             });
         }
         Event::Acknowledged(data) => state.edit_step(id, index, &mut |step| {
@@ -432,15 +420,18 @@ fn end_step(
     let open = drop_requests(state, id, index);
     state.edit_step(id, index, &mut |step| {
         end(step);
-        step.ended.push(record.seq);
+        push(&mut step.ended, record.seq);
         step.last_seq = record.seq;
-        step.preempted = None;
+        let Some(seldom) = step.seldom.set() else {
+            return;
+        };
+        seldom.preempted = None;
         if open {
-            step.hooks.clear();
+            seldom.hooks.clear();
         }
-        step.contests.clear();
-        step.replies.clear();
-        step.escalation = None;
+        seldom.contests.clear();
+        seldom.replies.clear();
+        seldom.escalation = None;
     });
     state.step_ended(id, index, record, count);
     note_stop(state, id, index, record);
@@ -599,7 +590,7 @@ fn schedule_retry(
     }
     state.edit_step(id, index, &mut |step| {
         step.state = StepState::RetryWait;
-        step.ended.push(record.seq);
+        push(&mut step.ended, record.seq);
         step.last_seq = record.seq;
         step.attempt = data.next_attempt;
         step.ready_seq = record.seq;
@@ -698,8 +689,7 @@ fn acknowledge_report(state: &mut State, record: &Record, key: &str) {
     let Some(seq) = split_report_key(key) else {
         return;
     };
-    if let Some(closed) = state.closed.get_mut(id) {
-        closed.undelivered.retain(|(of, _)| *of != seq);
+    if state.closed.acknowledge(id, seq) {
         state.index.reports.remove(&seq);
         return;
     }

@@ -16,7 +16,9 @@ use crate::claim::{self, Claim};
 use crate::dispatch::decide_dispatch;
 use crate::draft::Draft;
 use crate::escalation::{self, Extra};
-use crate::event::{Class, Detected, EscalationKind, Failed, Granted, Name, Outcome, Resolved};
+use crate::event::{
+    Class, Detected, EscalationKind, Event, Failed, Granted, Name, Outcome, Resolved,
+};
 use crate::hook;
 use crate::limit::{CONTEST_HOLDERS_MAX, FREE_RETRIES_MAX};
 use crate::message::HookKind;
@@ -383,7 +385,12 @@ pub(crate) fn void_questions(state: &State, detected: &Detected, drafts: &mut Ve
             continue;
         };
         let void = settle::void(coordination, step);
-        let known = drafts.iter().any(|draft| draft.event == void.event);
+        let known = drafts
+            .iter()
+            .any(|draft| match (&draft.event, &void.event) {
+                (Event::HumanExpired(known), Event::HumanExpired(void)) => known == void,
+                _ => false,
+            });
         if step.escalation.is_some() && !known {
             drafts.push(void);
         }

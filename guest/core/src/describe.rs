@@ -8,7 +8,7 @@ use crate::codec::{canonical, object};
 use crate::contest;
 use crate::digest::sha256_hex;
 use crate::envelope::Priority;
-use crate::event::{Counts, EscalationKind, RULES, TerminalReason, TerminalState};
+use crate::event::{Counts, EscalationKind, Name, RULES, TerminalReason, TerminalState};
 use crate::id::report_key;
 use crate::plan::{Fallback, Level};
 use crate::receipt::Head;
@@ -35,7 +35,7 @@ object!(write DomainView<'a> {
 });
 
 struct EntryView<'a> {
-    coordination_id: &'a str,
+    coordination_id: Name,
     state: &'a str,
     terminal: Option<TerminalState>,
     terminal_seq: Option<u64>,
@@ -88,7 +88,7 @@ struct CoordinationView<'a> {
     counts: Counts,
     steps: Vec<StepView<'a>>,
     escalations: Vec<EscalationView<'a>>,
-    child_plans: &'a [crate::event::Name],
+    child_plans: &'a [Name],
     reports: Vec<ReportView>,
 }
 
@@ -277,7 +277,7 @@ pub(crate) fn describe(state: &State, id: &str) -> Option<String> {
         v: 1,
         coordination_id: id,
         state: "closed",
-        plan_digest: &closed.plan_digest,
+        plan_digest: &closed.plan_digest.text(),
         created_seq: closed.created_seq,
         terminal: closed.terminal,
         terminal_seq: closed.terminal_seq,
@@ -287,7 +287,7 @@ pub(crate) fn describe(state: &State, id: &str) -> Option<String> {
 
 fn domain_view(state: &State) -> DomainView<'_> {
     let live = state.live.iter().map(|(_, live)| EntryView {
-        coordination_id: &live.id,
+        coordination_id: live.id.clone(),
         state: live.state_name(),
         terminal: live.ended.as_ref().map(|ended| ended.terminal),
         terminal_seq: live.ended.as_ref().map(|ended| ended.seq),
@@ -533,7 +533,7 @@ fn wait_of<'a>(state: &'a State, live: &'a Coordination, step: &'a Step) -> Wait
                 .def
                 .depends_on
                 .iter()
-                .map(|dependency| dependency.step_id.as_str())
+                .map(|dependency| &*dependency.step_id)
                 .filter(open)
                 .collect();
             let text = format!("waits for the end of {}", steps.join(", "));
@@ -673,7 +673,7 @@ object!(write DomainDigest<'a> {
 struct TimerView {
     due_ms: u64,
     class: &'static str,
-    step_id: crate::event::Name,
+    step_id: Name,
     number: u64,
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn decide_dispatch(
     let redelivered = step.def.delivery_mode == DeliveryMode::AtLeastOnce;
     let event = Dispatched {
         lane: LANE_CONTROL.into(),
-        target_session: step.def.target_session.clone(),
+        target_session: step.def.target_session.to_string(),
         delivery_mode: step.def.delivery_mode,
         priority: step.def.priority,
         deadline_ms,

@@ -530,16 +530,20 @@ impl Step {
     /// SHA-256 over the canonical JSON of its payload or payload reference.
     #[must_use]
     pub fn payload_digest(&self) -> String {
-        match &self.payload_ref {
-            Some(reference) => codec::digest(reference),
-            None => codec::digest(self.payload.as_deref().unwrap_or_default()),
-        }
+        payload_digest(self.payload.as_deref(), self.payload_ref.as_ref())
     }
 
     /// Bytes of inline payload.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
         self.payload.as_ref().map_or(0, |text| text.len() as u64)
+    }
+}
+
+pub(crate) fn payload_digest(payload: Option<&str>, reference: Option<&PayloadRef>) -> String {
+    match reference {
+        Some(reference) => codec::digest(reference),
+        None => codec::digest(payload.unwrap_or_default()),
     }
 }
 

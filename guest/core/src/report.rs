@@ -31,16 +31,16 @@ pub(crate) fn decide_acknowledge(state: &State, caller: &Caller, key: &str) -> D
     let live = state
         .live
         .get(id)
-        .map(|live| (live.told_by(seq), live.plan.trace.clone()));
+        .map(|live| (live.told_by(seq).to_owned(), live.plan.trace.clone()));
     let Some((owner, trace)) = live.or_else(|| {
         state
             .closed
             .get(id)
-            .map(|closed| (closed.told_by(seq), Default::default()))
+            .map(|closed| (closed.told_by(seq).to_owned(), Default::default()))
     }) else {
         return unknown();
     };
-    if *owner != *caller.session {
+    if owner != caller.session {
         let says = format!("{key} is for {owner}; the caller is {}", caller.session);
         return Decision::refuse(Rejection::new(
             RejectionCode::UnauthorizedSession,

@@ -40,7 +40,7 @@ fn decide_skip(coordination: &Coordination, step: &Step) -> Draft {
         if !parent.state.is_final() || fires {
             continue;
         }
-        dead.push(dependency.step_id.clone());
+        dead.push(dependency.step_id.to_string());
         cause = cause.max(parent.ended.last().copied().unwrap_or(cause));
         if parent.state != StepState::Completed && parent.skipped != Some(SkipReason::Condition) {
             reason = SkipReason::UpstreamFailed;

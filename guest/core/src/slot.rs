@@ -335,6 +335,10 @@ impl Slots {
         };
         let key = Rank::new(tier, candidate).key();
         session.waiting.remove(&key);
+        if session.waiting.is_empty() {
+            // Most sessions have one step, and none waits while it is out.
+            session.waiting = Ordered::default();
+        }
         if self.heads.remove(&key).is_some()
             && let Some(next) = head_of(&session.waiting, tier, &candidate.owner)
         {

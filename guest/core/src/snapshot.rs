@@ -3,10 +3,11 @@
 //! A piece is canonical JSON with a version. Pieces follow each other: the domain, the live coordinations in the order of
 //! their ids, then the closed ones. Does not verify the ledger that the state came from.
 
+use crate::closed::Closed;
 use crate::codec::{canonical, object, parse};
 use crate::event::Name;
 use crate::receipt::{CallError, Head, SnapshotChunk};
-use crate::state::{Closed, Configured, Coordination, State};
+use crate::state::{Configured, Coordination, State};
 
 const VERSION: u32 = 1;
 
@@ -37,7 +38,7 @@ struct PieceView<'a> {
     v: u32,
     domain: Option<Domain>,
     live: Vec<&'a Coordination>,
-    closed: Vec<(&'a Name, &'a Closed)>,
+    closed: Vec<(Name, Closed)>,
 }
 
 object!(write PieceView<'a> {
@@ -103,14 +104,16 @@ pub(crate) fn snapshot(
             format!("cursor '{cursor}' is none that a snapshot gave"),
         ));
     };
-    let mut closed = state.closed.after(named(from)).peekable();
+    let mut closed = state.closed.after(named(from));
     while let Some((id, entry)) = closed.next() {
-        bytes += canonical(&(id, entry)).len() as u64;
-        piece.closed.push((id, entry));
-        if bytes >= max_bytes && closed.peek().is_some() {
+        let pair = (id, entry);
+        bytes += canonical(&pair).len() as u64;
+        let next = format!("closed:{}", pair.0);
+        piece.closed.push(pair);
+        if bytes >= max_bytes && !closed.is_at_end() {
             return Ok(SnapshotChunk {
                 chunk: canonical(&piece),
-                next: Some(format!("closed:{id}")),
+                next: Some(next),
             });
         }
     }
@@ -165,8 +168,9 @@ impl Restore {
             self.state.last_owner = domain.last_owner;
             self.begun = true;
         }
-        for live in piece.live {
+        for mut live in piece.live {
             live.check_indexes().map_err(wrong)?;
+            live.compact();
             self.follow(false, &live.id)?;
             self.state.insert(live);
         }

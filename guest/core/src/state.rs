@@ -5,7 +5,9 @@
 
 use crate::arbitration::Owner;
 use crate::claim;
+use crate::closed::{Closed, ClosedTable};
 use crate::codec::object;
+use crate::compact::{Digest, push};
 use crate::config::Config;
 use crate::event::{CancelledBy, Counts, Name, Record, TerminalReason, TerminalState};
 use crate::order;
@@ -14,7 +16,7 @@ use crate::receipt::Head;
 use crate::slot::{Candidate, Slots};
 use crate::table::{Numbered, Table};
 use crate::timer::{Timer, TimerClass, Timers};
-use crate::waiters::{Claims, Place};
+use crate::waiters::{Claims, Facts, Place};
 
 mod step;
 
@@ -369,6 +371,20 @@ impl Coordination {
         order::sort(all, Timer::cmp)
     }
 
+    /// Lets go of room that nothing will need, and of second copies of ids.
+    pub(crate) fn compact(&mut self) {
+        let ids: Vec<Name> = self.steps.iter().map(|step| step.id.clone()).collect();
+        self.steps.shrink_to_fit();
+        for step in &mut self.steps {
+            step.children.shrink_to_fit();
+            for edge in &mut step.def.depends_on {
+                if let Ok(at) = ids.binary_search(&edge.step_id) {
+                    edge.step_id = ids[at].clone();
+                }
+            }
+        }
+    }
+
     /// Tests what a snapshot says of this coordination's own order, so that no index in it leads astray.
     pub(crate) fn check_indexes(&self) -> Result<(), String> {
         let count = self.steps.len();
@@ -409,38 +425,6 @@ impl Coordination {
     }
 }
 
-/// What is kept of a closed coordination for the life of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Closed {
-    pub(crate) owner: Name,
-    pub(crate) plan_digest: String,
-    pub(crate) created_seq: u64,
-    pub(crate) terminal: TerminalState,
-    pub(crate) terminal_seq: u64,
-    /// Reports that were given up, by the number of the reported record, with the deliveries made.
-    pub(crate) undelivered: Vec<(u64, u32)>,
-    /// Those of them that are for others than the owner.
-    pub(crate) for_others: Vec<(u64, Name)>,
-}
-
-impl Closed {
-    /// Who is told of a record.
-    pub(crate) fn told_by(&self, seq: u64) -> &str {
-        let other = self.for_others.iter().find(|(of, _)| *of == seq);
-        other.map_or(&self.owner, |(_, session)| session)
-    }
-}
-
-object!(Closed {
-    "owner": req owner,
-    "planDigest": req plan_digest,
-    "createdSeq": req created_seq,
-    "terminal": req terminal,
-    "terminalSeq": req terminal_seq,
-    "undelivered": req undelivered,
-    "forOthers": set for_others,
-});
-
 /// The configuration and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Configured {
@@ -463,7 +447,7 @@ pub(crate) struct State {
     pub(crate) now_ms: u64,
     pub(crate) configured: Option<Configured>,
     pub(crate) live: Table<Coordination>,
-    pub(crate) closed: Table<Closed>,
+    pub(crate) closed: ClosedTable,
     /// Owner of the last dispatched step, for the round-robin of R-63.
     pub(crate) last_owner: Option<Name>,
     pub(crate) index: Index,
@@ -573,7 +557,7 @@ impl State {
         self.index.claims.add_grant(place, grant);
         self.edit_step(id, index, &mut |step| {
             step.claim_number.get_or_insert(grant.token);
-            step.grants.push(grant.clone());
+            push(&mut step.grants, grant.clone());
         });
     }
 
@@ -713,7 +697,7 @@ impl State {
         let closed = Closed {
             for_others,
             owner: coordination.owner,
-            plan_digest: coordination.plan_digest,
+            plan_digest: Digest::of(&coordination.plan_digest),
             created_seq: coordination.created_seq,
             terminal: ended.terminal,
             terminal_seq: ended.seq,
@@ -738,7 +722,7 @@ impl Index {
         let put_up =
             was == StepState::WaitingClaim && self.slots.contains(&coordination.id, &step.id);
         // The order is left under the same facts under which it was entered.
-        let before = waiter.then(|| step.clone());
+        let before = waiter.then(|| Facts::of(step));
         edit(&mut coordination.steps[index]);
         let step = &coordination.steps[index];
         match (slot, step.holds_slot()) {
@@ -758,8 +742,8 @@ impl Index {
             self.slots.remove(&coordination.id, &step.id);
         }
         self.timers.rearm(timers, coordination.open_timers(step));
-        match before.as_ref().filter(|_| !step.is_waiter()) {
-            Some(before) => self.claims.remove_waiter(coordination, before),
+        match before.filter(|_| !step.is_waiter()) {
+            Some(before) => self.claims.remove_waiter(coordination, step, before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
             // It stood in the order already while hooks were asked, and what it waits for may have become free since.
             None if was != step.state && step.state == StepState::WaitingClaim => {

@@ -200,7 +200,7 @@ pub(crate) fn plan_receipt(state: &State, id: &str, replayed: bool) -> Option<Pl
     }
     state.closed.get(id).map(|closed| PlanReceipt {
         coordination_id: id.to_owned(),
-        plan_digest: closed.plan_digest.clone(),
+        plan_digest: closed.plan_digest.text(),
         created_seq: closed.created_seq,
         replayed,
         state: "closed".to_owned(),

@@ -34,6 +34,22 @@ pub(crate) struct Waiter {
     tier: u8,
 }
 
+/// What an order has of a step that may be another thing when it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    approved: bool,
+    claim_number: Option<u64>,
+}
+
+impl Facts {
+    pub(crate) fn of(step: &Step) -> Self {
+        Self {
+            approved: step.approved,
+            claim_number: step.claim_number,
+        }
+    }
+}
+
 /// Place in an order; less is earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
@@ -255,6 +271,10 @@ impl Claims {
 
     /// A claim of a step as the order sees it; one without a number yet comes after all that have one.
     pub(crate) fn waiter(&self, live: &Coordination, step: &Step, claim: &Claim) -> Waiter {
+        self.waiter_as(live, step, claim, Facts::of(step))
+    }
+
+    fn waiter_as(&self, live: &Coordination, step: &Step, claim: &Claim, facts: Facts) -> Waiter {
         let session = Some(&*step.session);
         let domain_owner = self
             .owners
@@ -262,9 +282,9 @@ impl Claims {
             .find(|owner| claim::fits(&owner.resource, &claim.resource));
         Waiter {
             coordination: live.id.clone(),
-            number: step.claim_number.unwrap_or(NUMBER_MASK),
+            number: facts.claim_number.unwrap_or(NUMBER_MASK),
             mode: claim.mode,
-            approved: step.approved,
+            approved: facts.approved,
             owner: live.owner_of(&claim.resource) == session,
             domain_owner: domain_owner.map(|owner| owner.session.as_str()) == session,
             strategy: live.plan.conflict_policy.strategy_of(&claim.resource),
@@ -298,10 +318,10 @@ impl Claims {
         }
     }
 
-    /// Takes a step that no longer waits out.
-    pub(crate) fn remove_waiter(&mut self, live: &Coordination, step: &Step) {
+    /// Takes a step that no longer waits out, by what was true of it while it waited.
+    pub(crate) fn remove_waiter(&mut self, live: &Coordination, step: &Step, facts: Facts) {
         for claim in &step.def.claims {
-            let waiter = self.waiter(live, step, claim);
+            let waiter = self.waiter_as(live, step, claim, facts);
             let node = self.node(&claim.resource);
             let parties = node.parties(None, None);
             for key in waiter.keys() {
@@ -317,7 +337,7 @@ impl Claims {
             let all = waiter.mode == Mode::Exclusive || node.parties(None, None) != parties;
             self.freed(&claim.resource, all);
         }
-        if let Some(number) = step.claim_number {
+        if let Some(number) = facts.claim_number {
             self.waiting.remove(&number);
         }
     }

@@ -253,9 +253,10 @@ fn decided(state: &mut State, id: &str, index: usize, record: &Record, data: &Hu
         // The words of a denial are in the failure; only an approval goes to the session.
         let approved = data.verdict == HumanVerdict::Approve;
         if data.is_final && question && approved {
+            let escalation = step.asked.last().copied().unwrap_or_default();
             step.replies.push(Reply {
                 seq: record.seq,
-                escalation: step.asked.last().copied().unwrap_or_default(),
+                escalation,
                 at_ms: record.at_ms,
                 actor: data.actor.clone(),
                 text: data.text.clone().unwrap_or_default(),
@@ -293,12 +294,13 @@ fn expired(state: &mut State, id: &str, index: usize, record: &Record, data: &Hu
         let Some(escalation) = &mut step.escalation else {
             return;
         };
+        let (kind, escalation_seq) = (escalation.kind, escalation.seq);
         match (data.reason, data.fallback) {
             (_, Some(Fallback::Allow)) => {
-                if escalation.kind == EscalationKind::Question {
+                if kind == EscalationKind::Question {
                     step.replies.push(Reply {
                         seq: record.seq,
-                        escalation: escalation.seq,
+                        escalation: escalation_seq,
                         at_ms: record.at_ms,
                         actor: NOBODY.into(),
                         text: String::new(),

@@ -3,12 +3,14 @@
 //! Holds facts and the questions that they answer by themselves; decides nothing.
 
 use crate::arbitration::OutcomeKind;
-use crate::claim::{Mode, Region};
-use crate::codec::{object, words};
-use crate::envelope::FailureClass;
+use crate::claim::{Claim, Mode, Region};
+use crate::codec::{self, Input, Read, name, object, words};
+use crate::compact::{Digest, Seldom, Unset};
+use crate::envelope::{DeliveryMode, FailureClass, PayloadRef, Priority};
 use crate::event::{Class, Detected, EscalationKind, Name, SkipReason};
 use crate::message::HookKind;
-use crate::plan::{self, On};
+use crate::plan::{self, ExpectedOutput, Join, On, Risk};
+use std::ops::{Deref, DerefMut};
 
 /// State of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +60,7 @@ impl StepState {
 /// What is kept of an input, so that its repeat gets the same receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) digest: String,
+    pub(crate) digest: Digest,
     pub(crate) seq: u64,
     pub(crate) state: StepState,
 }
@@ -207,10 +209,163 @@ object!(Reply {
     "text": req text,
 });
 
+/// A dependency of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edge {
+    /// The same text in memory as the id of that step.
+    pub(crate) step_id: Name,
+    pub(crate) on: On,
+}
+
+object!(Edge { "stepId": req step_id, "on": req on, });
+
+/// A step as its plan has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Def {
+    pub(crate) step_id: Name,
+    pub(crate) target_session: Name,
+    pub(crate) payload: Option<String>,
+    pub(crate) depends_on: Vec<Edge>,
+    pub(crate) join: Join,
+    pub(crate) priority: Priority,
+    pub(crate) delivery_mode: DeliveryMode,
+    pub(crate) timeout_ms: u64,
+    pub(crate) idempotent: bool,
+    pub(crate) required: bool,
+    pub(crate) cleanup: bool,
+    pub(crate) risk: Risk,
+    seldom: Seldom<SeldomDef>,
+}
+
+/// What most steps of plans do not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeldomDef {
+    pub(crate) payload_ref: Option<PayloadRef>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) claims: Vec<Claim>,
+    pub(crate) owns: Vec<String>,
+    pub(crate) ack_timeout_ms: Option<u64>,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) expected_output: Option<ExpectedOutput>,
+    pub(crate) parent_step_id: Option<String>,
+}
+
+impl Unset for SeldomDef {
+    const UNSET: &'static Self = &Self {
+        payload_ref: None,
+        content_type: None,
+        claims: Vec::new(),
+        owns: Vec::new(),
+        ack_timeout_ms: None,
+        max_attempts: None,
+        expected_output: None,
+        parent_step_id: None,
+    };
+
+    fn is_unset(&self) -> bool {
+        let Self {
+            payload_ref: None,
+            content_type: None,
+            claims,
+            owns,
+            ack_timeout_ms: None,
+            max_attempts: None,
+            expected_output: None,
+            parent_step_id: None,
+        } = self
+        else {
+            return false;
+        };
+        claims.is_empty() && owns.is_empty()
+    }
+}
+
+impl Deref for Def {
+    type Target = SeldomDef;
+
+    fn deref(&self) -> &SeldomDef {
+        &self.seldom
+    }
+}
+
+object!(write Def {
+    "stepId": req step_id,
+    "targetSession": req target_session,
+    "payload": opt payload,
+    "payloadRef": opt payload_ref,
+    "contentType": opt content_type,
+    "dependsOn": req depends_on,
+    "join": req join,
+    "claims": req claims,
+    "owns": req owns,
+    "priority": req priority,
+    "deliveryMode": req delivery_mode,
+    "timeoutMs": req timeout_ms,
+    "ackTimeoutMs": opt ack_timeout_ms,
+    "maxAttempts": opt max_attempts,
+    "idempotent": req idempotent,
+    "required": req required,
+    "cleanup": req cleanup,
+    "risk": req risk,
+    "expectedOutput": opt expected_output,
+    "parentStepId": opt parent_step_id,
+});
+
+impl Read for Def {
+    fn read(input: &mut Input<'_>) -> Self {
+        plan::Step::read(input).into()
+    }
+}
+
+impl From<plan::Step> for Def {
+    #[inline(never)]
+    fn from(def: plan::Step) -> Self {
+        let edge = |dependency: plan::Dependency| Edge {
+            step_id: dependency.step_id.into(),
+            on: dependency.on,
+        };
+        Self {
+            step_id: def.step_id.into(),
+            target_session: def.target_session.into(),
+            payload: def.payload,
+            depends_on: def.depends_on.into_iter().map(edge).collect(),
+            join: def.join,
+            priority: def.priority,
+            delivery_mode: def.delivery_mode,
+            timeout_ms: def.timeout_ms,
+            idempotent: def.idempotent,
+            required: def.required,
+            cleanup: def.cleanup,
+            risk: def.risk,
+            seldom: Seldom::new(SeldomDef {
+                payload_ref: def.payload_ref,
+                content_type: def.content_type,
+                claims: def.claims,
+                owns: def.owns,
+                ack_timeout_ms: def.ack_timeout_ms,
+                max_attempts: def.max_attempts,
+                expected_output: def.expected_output,
+                parent_step_id: def.parent_step_id,
+            }),
+        }
+    }
+}
+
+impl Def {
+    pub(crate) fn payload_digest(&self) -> String {
+        plan::payload_digest(self.payload.as_deref(), self.payload_ref.as_ref())
+    }
+
+    /// Bytes of inline payload.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload.as_ref().map_or(0, |text| text.len() as u64)
+    }
+}
+
 /// One step of a live coordination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    pub(crate) def: plan::Step,
+    pub(crate) def: Def,
     pub(crate) id: Name,
     pub(crate) session: Name,
     /// Steps that depend on this one, by index.
@@ -231,15 +386,25 @@ pub(crate) struct Step {
     pub(crate) deadline_ms: u64,
     pub(crate) ack_due_ms: Option<u64>,
     pub(crate) delivery: u32,
-    /// Retries that used the budget, and that did not.
-    pub(crate) retries: u32,
-    pub(crate) free_retries: u32,
     /// The record that ended each attempt so far.
     pub(crate) ended: Vec<u64>,
     /// Why it was skipped, where it was.
     pub(crate) skipped: Option<SkipReason>,
     /// The last failure.
     pub(crate) class: Option<FailureClass>,
+    /// By `attempt:intent:part`, sorted.
+    pub(crate) identities: Vec<(String, Identity)>,
+    /// Whatever only few steps have; read and set as if it stood here.
+    pub(crate) seldom: Seldom<SeldomStep>,
+}
+
+/// What most steps never have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeldomStep {
+    /// Retries that used the budget, and that did not.
+    pub(crate) retries: u32,
+    pub(crate) free_retries: u32,
+    /// The last failure.
     pub(crate) code: Option<String>,
     pub(crate) message: Option<String>,
     /// A cancel of this one step.
@@ -263,13 +428,77 @@ pub(crate) struct Step {
     /// Who added it while the plan ran, and how deep below the plan.
     pub(crate) added_by: Option<Name>,
     pub(crate) depth: u32,
-    /// By `attempt:intent:part`, sorted.
-    pub(crate) identities: Vec<(String, Identity)>,
     /// By attempt; only attempts that have such inputs.
     pub(crate) kept: Vec<(u32, Kept)>,
 }
 
-object!(Step {
+impl Unset for SeldomStep {
+    const UNSET: &'static Self = &Self {
+        retries: 0,
+        free_retries: 0,
+        code: None,
+        message: None,
+        cancel: None,
+        preempted: None,
+        claim_number: None,
+        grants: Vec::new(),
+        contests: Vec::new(),
+        hooks: Vec::new(),
+        cleared: false,
+        approved: false,
+        escalation: None,
+        asked: Vec::new(),
+        replies: Vec::new(),
+        added_by: None,
+        depth: 0,
+        kept: Vec::new(),
+    };
+
+    fn is_unset(&self) -> bool {
+        let Self {
+            retries: 0,
+            free_retries: 0,
+            code: None,
+            message: None,
+            cancel: None,
+            preempted: None,
+            claim_number: None,
+            grants,
+            contests,
+            hooks,
+            cleared: false,
+            approved: false,
+            escalation: None,
+            asked,
+            replies,
+            added_by: None,
+            depth: 0,
+            kept,
+        } = self
+        else {
+            return false;
+        };
+        let requests = contests.is_empty() && hooks.is_empty();
+        let words = asked.is_empty() && replies.is_empty();
+        grants.is_empty() && requests && words && kept.is_empty()
+    }
+}
+
+impl Deref for Step {
+    type Target = SeldomStep;
+
+    fn deref(&self) -> &SeldomStep {
+        &self.seldom
+    }
+}
+
+impl DerefMut for Step {
+    fn deref_mut(&mut self) -> &mut SeldomStep {
+        self.seldom.edit()
+    }
+}
+
+object!(write Step {
     "def": req def,
     "id": req id,
     "session": req session,
@@ -309,6 +538,74 @@ object!(Step {
     "identities": req identities,
     "kept": req kept,
 });
+
+// In the order in which it is written; the members of a struct expression are read in the order in which they stand there.
+impl Read for Step {
+    fn read(input: &mut Input<'_>) -> Self {
+        input.open();
+        let def: Def = codec::read_req(input, name!("def"));
+        // Both are kept twice, and in memory once.
+        let shared = |kept: &Name, read: Name| if *kept == read { kept.clone() } else { read };
+        let mut step = Self {
+            id: shared(&def.step_id, codec::read_req(input, name!("id"))),
+            session: shared(
+                &def.target_session,
+                codec::read_req(input, name!("session")),
+            ),
+            def,
+            children: codec::read_req(input, name!("children")),
+            fired: codec::read_req(input, name!("fired")),
+            dead: codec::read_req(input, name!("dead")),
+            state: codec::read_req(input, name!("state")),
+            attempt: codec::read_req(input, name!("attempt")),
+            ready_seq: codec::read_req(input, name!("readySeq")),
+            ready_ms: codec::read_req(input, name!("readyMs")),
+            dispatched_seq: codec::read_req(input, name!("dispatchedSeq")),
+            dispatched_ms: codec::read_req(input, name!("dispatchedMs")),
+            last_seq: codec::read_req(input, name!("lastSeq")),
+            deadline_ms: codec::read_req(input, name!("deadlineMs")),
+            ack_due_ms: codec::read_opt(input, name!("ackDueMs")),
+            delivery: codec::read_req(input, name!("delivery")),
+            ended: Vec::new(),
+            skipped: None,
+            class: None,
+            identities: Vec::new(),
+            seldom: Seldom::default(),
+        };
+        let (retries, free_retries) = (
+            codec::read_req(input, name!("retries")),
+            codec::read_req(input, name!("freeRetries")),
+        );
+        step.ended = codec::read_req(input, name!("ended"));
+        step.skipped = codec::read_opt(input, name!("skipped"));
+        step.class = codec::read_opt(input, name!("class"));
+        let mut seldom = SeldomStep {
+            retries,
+            free_retries,
+            code: codec::read_opt(input, name!("code")),
+            message: codec::read_opt(input, name!("message")),
+            cancel: codec::read_opt(input, name!("cancel")),
+            preempted: codec::read_opt(input, name!("preempted")),
+            claim_number: codec::read_opt(input, name!("claimNumber")),
+            grants: codec::read_set(input, name!("grants")),
+            contests: codec::read_set(input, name!("contests")),
+            hooks: codec::read_set(input, name!("hooks")),
+            cleared: codec::read_set(input, name!("cleared")),
+            approved: codec::read_set(input, name!("approved")),
+            escalation: codec::read_opt(input, name!("escalation")),
+            asked: codec::read_set(input, name!("asked")),
+            replies: codec::read_set(input, name!("replies")),
+            added_by: codec::read_opt(input, name!("addedBy")),
+            depth: codec::read_set(input, name!("depth")),
+            kept: Vec::new(),
+        };
+        step.identities = codec::read_req(input, name!("identities"));
+        seldom.kept = codec::read_req(input, name!("kept"));
+        input.close();
+        step.seldom = Seldom::new(seldom);
+        step
+    }
+}
 
 impl Step {
     /// The attempt is with an agent.
@@ -378,7 +675,7 @@ impl Step {
     /// Keeps an input, with the state that its receipt has.
     pub(crate) fn remember_as(&mut self, key: String, digest: &str, seq: u64, state: StepState) {
         let identity = Identity {
-            digest: digest.to_owned(),
+            digest: Digest::of(digest),
             seq,
             state,
         };
@@ -387,7 +684,10 @@ impl Step {
             .binary_search_by(|(known, _)| known.cmp(&key))
         {
             Ok(place) => self.identities[place].1 = identity,
-            Err(place) => self.identities.insert(place, (key, identity)),
+            Err(place) => {
+                self.identities.reserve_exact(1);
+                self.identities.insert(place, (key, identity));
+            }
         }
     }
 

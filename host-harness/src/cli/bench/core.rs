@@ -8,7 +8,7 @@ use clap::Args;
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent, Outcome};
 use qm2_core::machine::Machine;
-use qm2_core::message::Caller;
+use qm2_core::message::{Caller, Message};
 use qm2_core::receipt::CallError;
 use qm2_core::staged::Staged;
 use qm2_host::engine::{Engine, Instance};
@@ -129,13 +129,13 @@ fn instances(engine: &Engine) -> Result<Vec<Duration>, Failure> {
 }
 
 /// Something that takes calls.
-trait Takes {
+pub(super) trait Takes {
     fn take(&mut self, call: &Call) -> Result<Answer, Failure>;
     fn said(&mut self) -> Staged;
 }
 
 #[derive(Default)]
-struct Native {
+pub(super) struct Native {
     machine: Machine,
     staged: Staged,
 }
@@ -197,21 +197,7 @@ impl Work {
         }
         while !messages.is_empty() {
             for message in std::mem::take(&mut messages) {
-                let now_ms = work.now();
-                let envelope = &message.envelope;
-                let session = envelope.target_session.as_str();
-                let call = match envelope.intent {
-                    Intent::Execute => Call::Submit {
-                        caller: caller(session),
-                        now_ms,
-                        envelopes: done(envelope).into(),
-                    },
-                    _ => Call::Acknowledge {
-                        caller: caller(session),
-                        now_ms,
-                        keys: vec![message.key.clone()],
-                    },
-                };
+                let call = ends(&message, work.now());
                 if let Call::Submit { envelopes, .. } = &call {
                     work.envelopes += envelopes.len();
                 }
@@ -271,17 +257,35 @@ impl Work {
 }
 
 /// The chain of hashes is verified by the host, as it is when a domain opens.
-fn replay(lines: &[String]) -> Call {
+pub(super) fn replay(lines: &[String]) -> Call {
     Call::Replay {
         lines: lines.to_vec(),
         checked: true,
     }
 }
 
-fn caller(session: &str) -> Caller {
+pub(super) fn caller(session: &str) -> Caller {
     Caller {
         session: session.to_owned(),
         role: None,
+    }
+}
+
+/// What ends a message: an agent that is done at once, or an owner that has read its report.
+pub(super) fn ends(message: &Message, now_ms: u64) -> Call {
+    let envelope = &message.envelope;
+    let caller = caller(&envelope.target_session);
+    match envelope.intent {
+        Intent::Execute => Call::Submit {
+            caller,
+            now_ms,
+            envelopes: done(envelope).into(),
+        },
+        _ => Call::Acknowledge {
+            caller,
+            now_ms,
+            keys: vec![message.key.clone()],
+        },
     }
 }
 

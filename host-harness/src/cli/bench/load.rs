@@ -142,7 +142,7 @@ async fn alone(
     })
 }
 
-fn is_success(
+pub(super) fn is_success(
     ended: Result<Result<qm2_host::Ended, HostError>, tokio::task::JoinError>,
 ) -> Result<(), Failure> {
     let ended = ended.map_err(|error| Failure::host("io", format!("a plan's task: {error}")))??;

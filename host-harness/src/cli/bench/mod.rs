@@ -4,6 +4,7 @@
 //! disk's own rate is measured before and after, so that a figure can be.
 
 mod core;
+mod growth;
 mod load;
 mod measure;
 mod mixed;
@@ -27,6 +28,7 @@ Examples:
   qm2 bench recover                    1,000 plans half done, kill -9, and all of them to their end
   qm2 bench core                       the same calls in the core natively and in the component
   qm2 bench mixed                      retries, contested resources, progress and cancels at once
+  qm2 bench growth                     the same with 100,000 live plans, and after 1,000,000 closed ones
   qm2 --json bench fanout --in /mnt/disk | jq .stepsPerSecond
 
 Works in a folder of its own, which it makes below --in and removes. Compare only runs whose disk probes agree.";
@@ -52,6 +54,9 @@ pub enum Command {
     Core(core::Arguments),
     /// A day in the life: plans with retries, claims on contested resources, progress and cancels.
     Mixed(mixed::Arguments),
+    /// W1 and W2 with many live coordinations, and after many closed ones, by those of an empty domain.
+    #[command(long_about = growth::ABOUT)]
+    Growth(growth::Arguments),
 }
 
 /// Runs one of them.
@@ -62,6 +67,7 @@ pub fn run(command: &Command, output: &Output) -> Result<u8, Failure> {
         Command::Recover(arguments) => recover::run(arguments, output),
         Command::Core(arguments) => core::run(arguments, output),
         Command::Mixed(arguments) => mixed::run(arguments, output),
+        Command::Growth(arguments) => growth::run(arguments, output),
     }
 }
 
