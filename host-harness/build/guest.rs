@@ -132,7 +132,7 @@ fn flags(tools: &Tools<'_>, root: &Path, out: &Path) -> Vec<String> {
     // Last, because the last one that fits wins: this folder usually lies in the one before.
     remap(out, "/target");
     // Calls of the small are worth their place, copies of the large are not: two thirds of the bytes, at nearly the speed.
-    flags.push("-Cllvm-args=-inline-threshold=25".into());
+    flags.push("-Cllvm-args=-inline-threshold=15".into());
     flags
 }
 

@@ -1,5 +1,5 @@
 //! an input that traps the component twice, and a timer that does. Real traps: the instance may grow to a few
-//! megabytes only, and what comes in, or what a timer sends out, does not fit.
+//! megabytes only, and what comes in does not fit, or it may hand out a few only, and what a timer sends out does not.
 //!
 //! At the level of the host, since the component cannot know that it trapped.
 
@@ -14,14 +14,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-fn builder(data: &Path, memory_mib: usize, clock: &ManualClock) -> DomainBuilder {
+const MIB: usize = 1024 * 1024;
+
+fn builder(data: &Path, sandbox: Sandbox, clock: &ManualClock) -> DomainBuilder {
     let mut config = Config::new("d");
     config.phase1.enabled = true;
     config.max_in_flight = 1_000;
-    let sandbox = Sandbox {
-        memory_bytes_max: memory_mib * 1024 * 1024,
-        ..Sandbox::default()
-    };
     Domain::builder(data)
         .config(config)
         .sandbox(sandbox)
@@ -83,7 +81,11 @@ fn heavy(id: &str, count: usize, on: Option<&str>) -> Json {
 #[tokio::test(flavor = "multi_thread")]
 async fn r_67_an_input_that_traps_twice_is_a_component_fault_and_leaves_no_record() {
     let (data, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(1));
-    let domain = builder(data.path(), 8, &clock).open().await.unwrap();
+    let sandbox = Sandbox {
+        memory_bytes_max: 8 * MIB,
+        ..Sandbox::default()
+    };
+    let domain = builder(data.path(), sandbox, &clock).open().await.unwrap();
     let before = head(&domain).await;
     let refused = domain.submit_plan(&heavy("c", 100, None).text()).await;
     let refused: Rejection = refused.unwrap().unwrap_err();
@@ -99,7 +101,11 @@ async fn r_67_an_input_that_traps_twice_is_a_component_fault_and_leaves_no_recor
 #[tokio::test(flavor = "multi_thread")]
 async fn r_67_a_timer_that_traps_twice_leaves_the_domain_read_only_and_says_how_to_report_it() {
     let (data, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(1));
-    let domain = builder(data.path(), 64, &clock).open().await.unwrap();
+    let sandbox = Sandbox {
+        staged_bytes_max: 16 * MIB,
+        ..Sandbox::default()
+    };
+    let domain = builder(data.path(), sandbox, &clock).open().await.unwrap();
     // Little is out now; at 1 001 all first steps time out at once, and 24 MB of messages are to go out in that call.
     for n in 0..40 {
         let plan = heavy(&format!("c{n}"), 10, Some("first"));
@@ -136,7 +142,8 @@ async fn r_67_a_timer_that_traps_twice_leaves_the_domain_read_only_and_says_how_
     domain.close().await;
 
     // With more room the same ledger goes on where it was.
-    let domain = builder(data.path(), 1_024, &clock).open().await.unwrap();
+    let roomy = builder(data.path(), Sandbox::default(), &clock);
+    let domain = roomy.open().await.unwrap();
     let timed_out =
         "\"stepId\":\"first\",\"targetSession\":\"agent:c7:first\",\"state\":\"timed_out\"";
     until(|| async { describe(&domain, "c7").await.contains(timed_out) }).await;
