@@ -32,7 +32,7 @@ W1 and W2 with many live coordinations, and after many closed ones, by those of 
 
 Of the live ones every other has its step out with an agent that has acknowledged and does not answer, and the rest failed \
 once and wait for a retry that is not due for 400 days: so half of the slots of the domain are taken, and W1 does not wait \
-for one. The closed ones were plans of one step; their ledger is made by the core natively, put into the store in large \
+for one. The closed ones were plans of one step, or of --closed-steps in a row; their ledger is made by the core natively, put into the store in large \
 transactions, and the domain opened from it, at first without a snapshot, and measured after it was opened once more with one.
 
 Memory is the linear memory of an instance: what it grew by, divided by the coordinations that came. It grows in pages of \
@@ -60,6 +60,9 @@ pub struct Arguments {
     /// Closed coordinations.
     #[arg(long, default_value_t = 1_000_000)]
     closed: usize,
+    /// Steps in a row of each of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=limit::PLAN_STEPS_MAX))]
+    closed_steps: u64,
     /// Plans of W1 at once.
     #[arg(long, default_value_t = 200)]
     plans: usize,
@@ -410,7 +413,7 @@ async fn closed(
     memory: &mut Memory,
 ) -> Result<Closed, Failure> {
     let data = place.data("closed");
-    let records = past.write(&data, arguments.closed, memory)?;
+    let records = past.write(&data, arguments, memory)?;
     let started = Instant::now();
     let mut grown = plans::idle_domain(&data).await?;
     let open_ms = ms(started.elapsed());
@@ -455,7 +458,14 @@ struct Past {
 
 impl Past {
     /// Puts it into a new store; on the way an instance follows it, which says what a closed coordination costs.
-    fn write(mut self, data: &Path, count: usize, memory: &mut Memory) -> Result<u64, Failure> {
+    fn write(
+        mut self,
+        data: &Path,
+        arguments: &Arguments,
+        memory: &mut Memory,
+    ) -> Result<u64, Failure> {
+        let count = arguments.closed;
+        let steps = usize::try_from(arguments.closed_steps).unwrap_or(usize::MAX);
         let mut store = SqliteStore::open(data)?;
         let mut instance = Engine::new()?.instance()?;
         let now_ms = SystemClock.now_ms();
@@ -466,7 +476,7 @@ impl Past {
         let first = weighed / 10;
         let mut before = 0;
         for number in 0..count {
-            self.run_one(number, now_ms)?;
+            self.run_one(number, steps, now_ms)?;
             let edge = number + 1 == first || number + 1 == weighed;
             if self.lines.len() >= LINES || edge || number + 1 == count {
                 let lines = std::mem::take(&mut self.lines);
@@ -490,9 +500,9 @@ impl Past {
     }
 
     /// One plan from its submission until its owner has acknowledged its end.
-    fn run_one(&mut self, number: usize, now_ms: u64) -> Result<(), Failure> {
+    fn run_one(&mut self, number: usize, steps: usize, now_ms: u64) -> Result<(), Failure> {
         let id = format!("closed-{number:07}");
-        let plan = plans::plan(&id, vec![plans::step(&id, "only", &[])]);
+        let plan = plans::chain(&id, steps);
         let caller = caller(plans::OWNER);
         let mut messages = self.call(Call::SubmitPlan {
             caller,
