@@ -1,8 +1,9 @@
 //! A domain: one data directory, one component instance, one loop.
 //!
 //! The loop has a thread of its own, because the component and the store are synchronous. It takes all calls that wait, runs
-//! them on the instance, commits once, and then answers; many at once are committed on another thread meanwhile. Everything else of a domain runs on the caller's runtime. How a
-//! call becomes durable is in `transaction`, how work starts in `delivery`.
+//! them on the instance, commits once, and then answers; many at once are committed on another thread meanwhile. Everything
+//! else of a domain runs on the caller's runtime. How a call becomes durable is in `transaction` and `committer`, how work
+//! starts in `delivery`.
 
 use crate::clock::Clock;
 use crate::delivery::Delivery;
