@@ -1,8 +1,9 @@
 //! What holds for the text of the whole repository: file headers, sizes, what the core must not use, no paths of somebody's
-//! machine, and a test named for every rule.
+//! machine, a test named for every rule, and that the lines which the simulator makes wrong are there.
 //!
 //! Looks at files only; does not know git, so it also works in an unpacked archive.
 
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +120,24 @@ fn no_file_names_a_path_of_somebodys_machine() {
 }
 
 /// The rules of SPEC section 5.
+/// The simulator makes them wrong one by one, long after the tests have run.
+#[test]
+fn lines_that_are_to_be_mutated_stand_in_the_core_once() {
+    let text = fs::read_to_string(root().join("tests/simulation/mutations.json"));
+    let text = text.expect("the mutations are readable");
+    let mutations: Vec<Value> = serde_json::from_str(&text).expect("they are JSON");
+    assert!(!mutations.is_empty());
+    for mutation in mutations {
+        let of = |member: &str| mutation[member].as_str().unwrap_or_default();
+        let source = fs::read_to_string(root().join("guest/core/src").join(of("file")));
+        let count = source
+            .expect("the file is readable")
+            .matches(of("old"))
+            .count();
+        assert_eq!(count, 1, "{}: {}", of("name"), of("old"));
+    }
+}
+
 fn rules() -> Vec<String> {
     let machine = (1..=6).map(|n| format!("m{n}"));
     let rules = (1..=67).map(|n| format!("r_{n}"));
