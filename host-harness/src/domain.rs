@@ -24,14 +24,17 @@ use qm2_core::call::{Answer, Call};
 use qm2_core::config::Config;
 use qm2_core::message::Message;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Calls of one commit.
 const GROUP_CALLS_MAX: usize = 256;
+/// How long the loop looks for inputs before it sleeps, where it has just done something: functions in this process often
+/// answer sooner than a thread that sleeps is woken.
+const LINGER: Duration = Duration::from_micros(50);
 /// Why guarded commands end with the domain.
 const CLOSED: &str = "the domain is closed, and no grant holds without it";
 /// How often a store that is away, or a timer that does not go away, is tried again.
@@ -228,13 +231,14 @@ pub(crate) fn run(
     let mut deadline_ms = writer.next_deadline();
     // Up to when timers were fired in the round before.
     let mut met_ms = None;
+    let mut calls = 0;
     loop {
         snapshots.look(&mut writer);
         let sleep = match writer.is_away() {
             true => AWAY_RETRY,
             false => sleep(&**clock, deadline_ms, met_ms),
         };
-        let mut next = match inputs.recv_timeout(sleep) {
+        let mut next = match receive(inputs, sleep, calls > 0) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
@@ -244,7 +248,7 @@ pub(crate) fn run(
         }
         // Inputs that came before this moment are applied before timers that are due at it.
         let now_ms = clock.now_ms();
-        let mut calls = 0;
+        calls = 0;
         while let Some(input) = next {
             match input {
                 Input::Call { call, side, reply } => writer.apply(*call, side, reply),
@@ -278,6 +282,24 @@ pub(crate) fn run(
         }
         deadline_ms = writer.next_deadline();
     }
+}
+
+/// The next input. Who has lingered in vain sleeps.
+fn receive(
+    inputs: &Receiver<Input>,
+    sleep: Duration,
+    lingers: bool,
+) -> std::result::Result<Input, RecvTimeoutError> {
+    let since = Instant::now();
+    while lingers && since.elapsed() < LINGER.min(sleep) {
+        match inputs.try_recv() {
+            Ok(input) => return Ok(input),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            // Whoever is to answer may need this very processor.
+            Err(TryRecvError::Empty) => thread::yield_now(),
+        }
+    }
+    inputs.recv_timeout(sleep)
 }
 
 /// How long to wait for inputs. A deadline that is still in the past after its timers were fired is a fault of the component,
