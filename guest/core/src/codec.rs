@@ -181,16 +181,40 @@ impl<'a> Input<'a> {
     /// Takes a list, entry by entry.
     fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
         self.byte(b'[', "a list");
-        if self.take(b"]") {
+        self.until(b']', entry);
+    }
+
+    /// Takes what stands between commas, up to the byte that ends it.
+    pub(crate) fn until(&mut self, end: u8, entry: &mut dyn FnMut(&mut Self)) {
+        if self.take(&[end]) {
             return;
         }
         while self.failed.is_none() {
             entry(self);
-            if self.take(b"]") {
+            if self.take(&[end]) {
                 return;
             }
             self.byte(b',', "a comma or the end of the list");
         }
+    }
+
+    /// What comes next.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest().first().copied()
+    }
+
+    /// Takes a number.
+    pub(crate) fn digits(&mut self) -> u64 {
+        self.integer(INTEGER_MAX)
+    }
+
+    /// Takes true or false.
+    pub(crate) fn flag(&mut self) -> bool {
+        let value = self.take(b"true");
+        if !value && !self.take(b"false") {
+            self.fail("true or false");
+        }
+        value
     }
 
     /// Takes a text; borrowed where nothing in it is escaped.
@@ -454,7 +478,7 @@ impl Write for u64 {
 
 impl Read for u64 {
     fn read(input: &mut Input<'_>) -> Self {
-        input.integer(INTEGER_MAX)
+        input.digits()
     }
 }
 
@@ -484,11 +508,7 @@ impl Write for bool {
 
 impl Read for bool {
     fn read(input: &mut Input<'_>) -> Self {
-        let value = input.take(b"true");
-        if !value && !input.take(b"false") {
-            input.fail("true or false");
-        }
-        value
+        input.flag()
     }
 }
 
