@@ -37,9 +37,10 @@ fn each_sync(error: i32) {
         .count() as u64;
     assert!(syncs > 30, "{syncs}");
     let (cuts, told) = (AtomicU64::new(0), AtomicU64::new(0));
-    side_by_side(syncs, |round| {
-        // Some fail alone, some with those after them, such as that of the checkpoint when the store is opened anew.
-        let (first, last) = (round + 1, round + 1 + round % 4);
+    side_by_side(2 * syncs, |round| {
+        // Each fails alone and with those after it, such as those of the checkpoint when the store is opened anew.
+        let first = round / 2 + 1;
+        let last = first + round % 2 * (1 + first % 3);
         let says = format!("syncs {first} to {last} fail with {error}");
         let site = Site::new();
         let (disk, journal) = (Disk::new(&site.look()), site.journal());
@@ -95,6 +96,6 @@ fn each_sync(error: i32) {
     });
     let (cuts, told) = (cuts.into_inner(), told.into_inner());
     println!(
-        "{syncs} syncs in turn with error {error}: {cuts} power cuts, {told} acknowledgements, none lost"
+        "{syncs} syncs in turn, alone and with others, with error {error}: {cuts} power cuts, {told} acknowledgements, none lost"
     );
 }

@@ -8,12 +8,16 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest file whose pages are all looked at before it is written. A longer one would keep its owner waiting.
 const LOOKED_AT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The head of a write-ahead log.
+const LOG_HEAD_BYTES: u64 = 32;
 
 /// What a database of this program is: its marks and its tables.
 #[derive(Debug)]
@@ -164,7 +168,7 @@ fn unread_page(says: &str) -> Option<rusqlite::Error> {
 }
 
 /// Another file of the same database.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -179,20 +183,44 @@ fn damaged(path: &Path, says: &str) -> HostError {
 
 /// Makes what can be read here durable, before anybody is told of it. A process that was killed may have left a commit in the
 /// log that it had not synced; and after a sync that failed the log may say what the disk does not, and the next sync of it
-/// succeeds all the same. So the log is not believed: what is in it is written into the database, which is synced. SQLite
-/// looks over a failed sync of the folder, so the name of a new log is made durable here, too.
+/// succeeds all the same. So the log is not believed: what is in it is written into the database, which is synced, and then
+/// the log on the disk is ended, too. One that lacks the last commits would else come back with the power, and hide what the
+/// database has of them behind older pages. SQLite looks over a failed sync of the folder, so the name of a new log is made
+/// durable here as well.
 fn make_durable(kind: &Kind, path: &Path, connection: &Connection) -> Result<()> {
-    let sql = "PRAGMA wal_checkpoint(FULL)";
+    let failed = |e: rusqlite::Error| data_error(kind, path, &e);
+    let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
     let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
-    if is_busy.map_err(|e| data_error(kind, path, &e))? {
+    if is_busy.map_err(failed)? {
         let message =
             "another program holds it locked, writing it or reading an old state of it; end that program"
                 .into();
         let path = path.to_path_buf();
         return Err(HostError::Data { path, message });
     }
+    // So that nobody else writes meanwhile. Nothing is: this only holds the lock.
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(failed)?;
+    let ended = end_log(&beside(path, "-wal"));
+    connection.execute_batch("ROLLBACK").map_err(failed)?;
+    ended?;
     let folder = path.parent().unwrap_or(Path::new("."));
     paths::sync_folder(folder).map_err(|e| HostError::io("sync", folder, e))
+}
+
+/// Puts zeros where the head of an empty log will stand, and syncs them: without a head nothing that the disk still has of
+/// the log counts. It is written and not only cut off, since to cut it off once more after a sync that failed would do nothing.
+fn end_log(log: &Path) -> Result<()> {
+    let end = || {
+        let mut file = OpenOptions::new().write(true).open(log)?;
+        // Where somebody has written since, a new head is there and durable.
+        if file.metadata()?.len() <= LOG_HEAD_BYTES {
+            file.write_all(&[0; LOG_HEAD_BYTES as usize])?;
+        }
+        file.sync_all()
+    };
+    end().map_err(|e| HostError::io("end", log, e))
 }
 
 /// Opens the database for reading, also while another process writes it.
