@@ -4,6 +4,7 @@
 //! more is handed on behind a mark that no record begins with.
 
 pub(crate) mod file;
+mod log;
 
 use crate::error::{HostError, Result};
 use crate::line_head::LineHead;
@@ -61,8 +62,13 @@ impl SqliteStore {
     /// [`HostError::Io`] if the directory cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = paths::make_data_directory(directory)?.join(paths::STORE);
-        let connection = Some(file::open_for_writing(&LEDGER, &path)?);
-        Ok(Self { path, connection })
+        let connection = file::open_for_writing(&LEDGER, &path)?;
+        let mut store = Self {
+            path,
+            connection: None,
+        };
+        store.use_connection(connection)?;
+        Ok(store)
     }
 
     /// Opens the store of a data directory for reading, also while another process owns it.
@@ -78,6 +84,12 @@ impl SqliteStore {
         }
         let connection = Some(file::open_for_reading(&LEDGER, &path)?);
         Ok(Self { path, connection })
+    }
+
+    fn use_connection(&mut self, mut connection: Connection) -> Result<()> {
+        log::tend(&mut connection, &self.path).map_err(self.failed("open"))?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     fn connection(&self, doing: &'static str) -> Result<&Connection> {
@@ -190,8 +202,7 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<()> {
         // The old connection may hold an open transaction; it ends with it.
         self.connection = None;
-        self.connection = Some(file::open_after_failure(&LEDGER, &self.path)?);
-        Ok(())
+        self.use_connection(file::open_after_failure(&LEDGER, &self.path)?)
     }
 
     fn meta(&self, key: &str) -> Result<Option<String>> {
@@ -506,10 +517,6 @@ mod tests {
             ),
             ("CREATE VIEW v AS SELECT * FROM ledger", "it has a v that"),
             ("CREATE UNIQUE INDEX i ON ledger (line)", "it has a i that"),
-            (
-                "DROP TABLE queue; CREATE TABLE queue (key TEXT, delivery INTEGER, message TEXT)",
-                "its queue is not as",
-            ),
             (
                 "DROP INDEX ledger_of_coordination",
                 "its ledger_of_coordination is missing",
