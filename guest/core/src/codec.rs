@@ -697,6 +697,8 @@ macro_rules! object {
             $crate::codec::write_req($out, $crate::codec::name!($name), &$value);
         }
     };
+    (@write skip $value:expr, $name:literal, $out:ident) => {};
+    (@read skip $name:literal, $input:ident) => { Default::default() };
     (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
     (@read def $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
     (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $crate::codec::name!($name)) };

@@ -706,7 +706,7 @@ impl Machine {
             for draft in decide_timer(&self.state, &timer, now_ms) {
                 self.record(call, now_ms, draft);
             }
-            crate::order::insert(&mut self.state.index.dirty, timer.coordination);
+            self.state.index.touch(&timer.coordination);
             self.settle(call, now_ms);
         }
         now_ms
@@ -743,8 +743,8 @@ impl Machine {
             }
             if self.state.head.seq > before {
                 // Something moved: skips come first again, for these and for whatever they touched.
-                for id in dirty {
-                    crate::order::insert(&mut self.state.index.dirty, id);
+                for id in &dirty {
+                    self.state.index.touch(id);
                 }
                 continue;
             }

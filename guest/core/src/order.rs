@@ -5,12 +5,63 @@
 //! what the bytes mean is not known here. In the tree they stand as words: keys begin alike for long, and the component
 //! compares bytes one by one.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::btree_map::{self, BTreeMap, Entry};
 use std::ops::Bound;
 
+/// The order of short texts such as ids, which is that of their bytes. Word by word: in the component a comparison of bytes whose
+/// number is not known before is a loop over them.
+#[inline(never)]
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+    let (words_a, rest_a) = a.as_bytes().as_chunks::<8>();
+    let (words_b, rest_b) = b.as_bytes().as_chunks::<8>();
+    for (a, b) in words_a.iter().zip(words_b) {
+        if a != b {
+            return u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b));
+        }
+    }
+    // One of them has no more whole words, so at most seven bytes are left to be compared.
+    match words_a.len().cmp(&words_b.len()) {
+        Ordering::Equal => rest_a.iter().cmp(rest_b),
+        Ordering::Less => rest_a.iter().cmp(words_b[words_a.len()..].as_flattened()),
+        Ordering::Greater => words_a[words_b.len()..].as_flattened().iter().cmp(rest_b),
+    }
+}
+
+/// Whether two texts are the same; names are often the same text in memory.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (std::ptr::eq(a, b) || compare(a, b).is_eq())
+}
+
+/// Where something was found last. It is the first place to look: what one input leads to is about one step, and most inputs
+/// of a call are about one coordination. Is no part of what a value says, and may be wrong.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Last(Cell<usize>);
+
+impl Last {
+    pub(crate) fn get(&self) -> usize {
+        self.0.get()
+    }
+
+    pub(crate) fn set(&self, place: usize) {
+        self.0.set(place);
+    }
+}
+
+impl PartialEq for Last {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Last {}
+
 /// Sorts, keeping the order of equals.
 pub(crate) fn sort<T>(items: Vec<T>, compare: impl Fn(&T, &T) -> Ordering) -> Vec<T> {
+    if items.is_sorted_by(|a, b| compare(a, b).is_le()) {
+        return items;
+    }
     let mut places: Vec<usize> = (0..items.len()).collect();
     sort_places(&mut places, &|a, b| compare(&items[a], &items[b]));
     let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
@@ -94,15 +145,21 @@ impl<V> Ordered<V> {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&V> {
-        self.places
-            .get(key)
-            .and_then(|place| self.values[place].as_ref())
+        self.at(self.find(key)?)
     }
 
-    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
-        self.places
-            .get(key)
-            .and_then(|place| self.values[place].as_mut())
+    /// Where the value of a key stands, until it is removed.
+    pub(crate) fn find(&self, key: &Key) -> Option<usize> {
+        self.places.get(key)
+    }
+
+    /// The value at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&V> {
+        self.values.get(place)?.as_ref()
+    }
+
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<&mut V> {
+        self.values.get_mut(place)?.as_mut()
     }
 
     /// Puts a value under a key; answers with the one that it takes the place of.
@@ -335,6 +392,29 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_in_the_order_of_their_bytes() {
+        let mut texts = Vec::new();
+        for length in 0..20 {
+            let text = "aaaaaaaaaaaaaaaaaaaa"[..length].to_owned();
+            for place in 0..length {
+                for other in ["\u{1}", "Z", "\u{7f}"] {
+                    let mut text = text.clone();
+                    text.replace_range(place..=place, other);
+                    texts.push(text);
+                }
+            }
+            texts.push(text);
+        }
+        for a in &texts {
+            for b in &texts {
+                assert_eq!(compare(a, b), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(same(a, b), a == b);
+            }
+            assert!(same(a, a));
+        }
+    }
 
     #[test]
     fn sorting_keeps_the_order_of_equals() {

@@ -10,7 +10,7 @@ use crate::codec::object;
 use crate::compact::{Digest, push};
 use crate::config::Config;
 use crate::event::{CancelledBy, Counts, Name, Record, TerminalReason, TerminalState};
-use crate::order;
+use crate::order::{self, Last, compare, same};
 use crate::plan::{EscalationPolicy, Human, On, Plan};
 use crate::receipt::Head;
 use crate::slot::{Candidate, Slots};
@@ -108,6 +108,7 @@ pub(crate) struct Coordination {
     /// Pending steps whose join can no longer be satisfied. Empty whenever the core is settled; a snapshot may be taken of an
     /// instance that replayed up to the middle of a call.
     pub(crate) skippable: Vec<usize>,
+    pub(crate) last_step: Last,
 }
 
 object!(Coordination {
@@ -141,13 +142,25 @@ object!(Coordination {
     "reports": req reports,
     "payloadBytes": req payload_bytes,
     "skippable": set skippable,
+    "": skip last_step,
 });
 
 impl Coordination {
     pub(crate) fn step_index(&self, step_id: &str) -> Option<usize> {
-        self.steps
-            .binary_search_by(|step| (*step.id).cmp(step_id))
-            .ok()
+        let last = self.last_step.get();
+        if self
+            .steps
+            .get(last)
+            .is_some_and(|step| same(&step.id, step_id))
+        {
+            return Some(last);
+        }
+        let found = self
+            .steps
+            .binary_search_by(|step| compare(&step.id, step_id));
+        let place = found.ok()?;
+        self.last_step.set(place);
+        Some(place)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -229,7 +242,7 @@ impl Coordination {
         let place = |resource: &str| {
             let found = self
                 .owned
-                .binary_search_by(|(known, _)| known.as_str().cmp(resource));
+                .binary_search_by(|(known, _)| compare(known, resource));
             found.ok().map(|place| &*self.owned[place].1)
         };
         if self.owned.is_empty() {
@@ -378,7 +391,7 @@ impl Coordination {
         for step in &mut self.steps {
             step.children.shrink_to_fit();
             for edge in &mut step.def.depends_on {
-                if let Ok(at) = ids.binary_search(&edge.step_id) {
+                if let Ok(at) = ids.binary_search_by(|id| compare(id, &edge.step_id)) {
                     edge.step_id = ids[at].clone();
                 }
             }
@@ -491,7 +504,7 @@ impl State {
         let (live, own) = (&mut self.live, &mut self.index);
         let coordination = live.get_mut(id).expect("the coordination is live");
         own.edit_step(coordination, index, edit);
-        order::insert(&mut own.dirty, coordination.id.clone());
+        own.touch(&coordination.id);
     }
 
     /// Changes the coordination itself, in a way that may move the timers of all its steps.
@@ -501,7 +514,7 @@ impl State {
         index.disarm_all(coordination);
         edit(coordination);
         index.arm_all(coordination);
-        order::insert(&mut index.dirty, coordination.id.clone());
+        index.touch(&coordination.id);
     }
 
     /// Takes in a step that was added while the plan runs.
@@ -510,7 +523,7 @@ impl State {
         let index = &mut self.index;
         let Err(place) = coordination
             .steps
-            .binary_search_by(|known| known.id.cmp(&step.id))
+            .binary_search_by(|known| compare(&known.id, &step.id))
         else {
             return;
         };
@@ -544,7 +557,7 @@ impl State {
         for timer in coordination.own_timers() {
             index.timers.arm(timer);
         }
-        order::insert(&mut index.dirty, coordination.id.clone());
+        index.touch(&coordination.id);
     }
 
     /// Gives a step a resource.
@@ -661,7 +674,7 @@ impl State {
             }
         }
         index.add_claims(&coordination);
-        order::insert(&mut index.dirty, coordination.id.clone());
+        index.touch(&coordination.id);
         self.live.insert(coordination.id.clone(), coordination);
     }
 
@@ -708,6 +721,14 @@ impl State {
 }
 
 impl Index {
+    /// A coordination may have something to settle.
+    pub(crate) fn touch(&mut self, id: &Name) {
+        let known = self.dirty.last().is_some_and(|last| same(last, id));
+        if !known {
+            order::insert(&mut self.dirty, id.clone());
+        }
+    }
+
     fn edit_step(
         &mut self,
         coordination: &mut Coordination,
