@@ -345,7 +345,7 @@ pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Less than eight bytes as a word, the first one lowest.
-fn few(bytes: &[u8]) -> u64 {
+pub(crate) fn few(bytes: &[u8]) -> u64 {
     let word = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
     match (bytes, bytes.first_chunk(), bytes.last_chunk()) {
         (_, Some(first), Some(last)) => {

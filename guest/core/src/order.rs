@@ -5,6 +5,7 @@
 //! what the bytes mean is not known here. In the tree they stand as words: keys begin alike for long, and the component
 //! compares bytes one by one.
 
+use crate::codec::few;
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::btree_map::{self, BTreeMap, Entry};
@@ -164,21 +165,22 @@ impl<V> Ordered<V> {
 
     /// Puts a value under a key; answers with the one that it takes the place of.
     pub(crate) fn insert(&mut self, key: &Key, value: V) -> Option<V> {
-        self.place(key).replace(value)
+        let place = self.place(key);
+        self.values[place].replace(value)
     }
 
-    /// The value under a key, which is made where it is missing.
-    pub(crate) fn get_or_insert(&mut self, key: &Key, make: impl FnOnce() -> V) -> &mut V {
-        self.place(key).get_or_insert_with(make)
+    /// The value at a place, which is made where it is missing.
+    pub(crate) fn at_or_insert(&mut self, place: usize, make: impl FnOnce() -> V) -> &mut V {
+        self.values[place].get_or_insert_with(make)
     }
 
-    /// Where the value of a key stands or is to stand.
-    fn place(&mut self, key: &Key) -> &mut Option<V> {
+    /// Where the value of a key stands or is to stand; one is put there next.
+    pub(crate) fn place(&mut self, key: &Key) -> usize {
         let place = self.places.insert(key, self.values.len());
         if place == self.values.len() {
             self.values.push(None);
         }
-        &mut self.values[place]
+        place
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<V> {
@@ -233,6 +235,8 @@ struct Places {
     tree: BTreeMap<Box<[u64]>, usize>,
     /// Places without a value.
     free: Vec<usize>,
+    /// Memory of a key that was removed, for the next one of its length: much of what is put in is soon taken out.
+    spare: Option<Box<[u64]>>,
 }
 
 // One copy of each in the component, however many types of values there are.
@@ -245,8 +249,18 @@ impl Places {
     /// The place of a key; a new one is a free one, or `end`.
     #[inline(never)]
     fn insert(&mut self, key: &Key, end: usize) -> usize {
+        let words = key.words();
+        let kept = match self.spare.take_if(|spare| spare.len() == words.len()) {
+            Some(mut spare) => {
+                for (to, from) in spare.iter_mut().zip(words) {
+                    *to = *from;
+                }
+                spare
+            }
+            None => words.into(),
+        };
         // Most keys are new: one way down the tree, with a key that stays.
-        match self.tree.entry(key.words().into()) {
+        match self.tree.entry(kept) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => *new.insert(self.free.pop().unwrap_or(end)),
         }
@@ -254,7 +268,8 @@ impl Places {
 
     #[inline(never)]
     fn remove(&mut self, key: &Key) -> Option<usize> {
-        let place = self.tree.remove(key.words())?;
+        let (kept, place) = self.tree.remove_entry(key.words())?;
+        self.spare = Some(kept);
         self.free.push(place);
         Some(place)
     }
@@ -306,85 +321,98 @@ pub(crate) struct Key {
     few: [u64; WORDS],
     /// All of them, where they are more.
     many: Vec<u64>,
-    bytes: usize,
+    count: usize,
 }
 
 impl Key {
-    #[inline(never)]
+    // Filled where it is to stand: it is long.
+    #[inline]
     pub(crate) fn of(parts: &[Part<'_>]) -> Self {
-        let lengths = parts.iter().map(|part| match part {
-            Part::Byte(_) => 1,
-            Part::Number(_) => 8,
-            Part::Text(text) => text.len() + 1,
-            Part::Whole(bytes) => bytes.len(),
-        });
-        let count = lengths.sum::<usize>().div_ceil(8) + 1;
         let mut key = Self {
             few: [0; WORDS],
-            many: if count > WORDS {
-                vec![0; count]
-            } else {
-                Vec::new()
-            },
-            bytes: 0,
+            many: Vec::new(),
+            count: 0,
         };
-        for part in parts {
-            match part {
-                Part::Byte(byte) => key.push(u64::from(*byte) << 56, 1),
-                Part::Number(number) => key.push(*number, 8),
-                Part::Text(text) => {
-                    key.extend(text.as_bytes());
-                    key.bytes += 1;
-                }
-                Part::Whole(bytes) => key.extend(bytes),
-            }
-        }
-        let last = key.count() - 1;
-        key.all()[last] = key.bytes as u64;
+        key.fill(parts);
         key
     }
 
-    fn extend(&mut self, bytes: &[u8]) {
+    #[inline(never)]
+    fn fill(&mut self, parts: &[Part<'_>]) {
+        let mut end = End { word: 0, bytes: 0 };
+        for part in parts {
+            match part {
+                Part::Byte(byte) => end.push(self, u64::from(*byte) << 56, 1),
+                Part::Number(number) => end.push(self, *number, 8),
+                Part::Text(text) => {
+                    end.extend(self, text.as_bytes());
+                    end.push(self, 0, 1);
+                }
+                Part::Whole(bytes) => end.extend(self, bytes),
+            }
+        }
+        if end.bytes % 8 > 0 {
+            self.put(end.word);
+        }
+        self.put(end.bytes);
+    }
+
+    fn put(&mut self, word: u64) {
+        if let Some(place) = self.few.get_mut(self.count) {
+            *place = word;
+        } else {
+            self.put_behind(word);
+        }
+        self.count += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_behind(&mut self, word: u64) {
+        if self.many.is_empty() {
+            self.many = self.few.to_vec();
+        }
+        self.many.push(word);
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        self.few.get(..self.count).unwrap_or(&self.many)
+    }
+}
+
+/// The end of a key that is being made.
+struct End {
+    /// The bytes that do not fill a word yet, with zeros behind them.
+    word: u64,
+    /// How many there are in all.
+    bytes: u64,
+}
+
+impl End {
+    fn extend(&mut self, key: &mut Key, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
         for bytes in whole {
-            self.push(u64::from_be_bytes(*bytes), 8);
+            self.push(key, u64::from_be_bytes(*bytes), 8);
         }
-        let last = rest
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte));
         if !rest.is_empty() {
-            self.push(last << (64 - 8 * rest.len()), rest.len());
+            // Of the last eight bytes those that were not put yet, or as many as there are.
+            let last = match bytes.last_chunk() {
+                Some(last) => u64::from_be_bytes(*last) << (64 - 8 * rest.len()),
+                None => few(rest).swap_bytes(),
+            };
+            self.push(key, last, rest.len() as u64);
         }
     }
 
     /// Puts the first bytes of a word, of which the others are zero, behind what is there.
-    fn push(&mut self, word: u64, bytes: usize) {
-        let (at, used) = (self.bytes / 8, self.bytes % 8);
+    #[inline]
+    fn push(&mut self, key: &mut Key, word: u64, bytes: u64) {
+        let used = self.bytes % 8;
         self.bytes += bytes;
-        let all = self.all();
-        all[at] |= word >> (8 * used);
-        if used + bytes > 8 {
-            all[at + 1] = word << (64 - 8 * used);
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.bytes.div_ceil(8) + 1
-    }
-
-    fn all(&mut self) -> &mut [u64] {
-        if self.many.is_empty() {
-            &mut self.few
-        } else {
-            &mut self.many
-        }
-    }
-
-    pub(crate) fn words(&self) -> &[u64] {
-        if self.many.is_empty() {
-            &self.few[..self.count()]
-        } else {
-            &self.many
+        self.word |= word >> (8 * used);
+        if used + bytes >= 8 {
+            key.put(self.word);
+            self.word = word.unbounded_shl(64 - 8 * used as u32);
         }
     }
 }

@@ -63,8 +63,10 @@ impl<V> Table<V> {
 
     /// The value under a name, which is made where it is missing.
     pub(crate) fn get_or_insert(&mut self, name: &Name, make: impl FnOnce() -> V) -> &mut V {
-        let make = || (name.clone(), make());
-        &mut self.all.get_or_insert(&by_name(name), make).1
+        let known = self.find(name);
+        let place = known.unwrap_or_else(|| self.all.place(&by_name(name)));
+        self.last.set(place);
+        &mut self.all.at_or_insert(place, || (name.clone(), make())).1
     }
 
     /// Puts a value under a name, in the place of an older one.
