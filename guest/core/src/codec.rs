@@ -454,7 +454,12 @@ impl Write for str {
 
 /// Texts and numbers one after another; what `format!` says at a tenth of the instructions.
 pub(crate) fn concat(parts: &[Part<'_>]) -> String {
-    let mut out = Vec::with_capacity(64);
+    // With room for a whole word behind it, and not for more: some are kept for long.
+    let length = |part: &Part<'_>| match part {
+        Part::Text(text) => text.len(),
+        Part::Number(number) => 1 + number.checked_ilog10().unwrap_or(0) as usize,
+    };
+    let mut out = Vec::with_capacity(parts.iter().map(length).sum::<usize>() + 8);
     for part in parts {
         match part {
             Part::Text(text) => append(&mut out, text.as_bytes()),

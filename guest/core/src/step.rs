@@ -112,11 +112,13 @@ pub(crate) fn decide_input(
         return input.reject(RejectionCode::UnknownAttempt, "attempt", says);
     }
     let digest = envelope.content_digest();
-    if let Some(known) = step.identity(&identity_key(
-        input.attempt,
-        envelope.intent.name(),
-        &envelope.part(),
-    )) {
+    let key = || identity_key(input.attempt, envelope.intent.name(), &envelope.part());
+    let known = if step.identities.is_empty() {
+        None
+    } else {
+        step.identity(&key())
+    };
+    if let Some(known) = known {
         if known.digest != digest {
             let says = format!(
                 "the same input came before with other content, at record {}",
@@ -346,7 +348,7 @@ impl Unheeded {
     fn of(envelope: &Envelope, content_digest: String) -> Self {
         Self {
             intent: envelope.intent.name().into(),
-            part: envelope.part(),
+            part: envelope.part().into_owned(),
             source_session: envelope.source_session.clone(),
             content_digest,
         }
