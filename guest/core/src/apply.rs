@@ -562,9 +562,14 @@ fn trips(coordination: &Coordination, index: usize) -> bool {
 
 /// Tells the steps that depend on this one how it ended.
 fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
-    let parent = &state.coordination(id).steps[index];
-    let ended = parent.state;
-    for (child, on) in parent.children.clone() {
+    let ended = state.coordination(id).steps[index].state;
+    let mut next = 0;
+    while let Some((child, on)) = state.coordination(id).steps[index]
+        .children
+        .get(next)
+        .copied()
+    {
+        next += 1;
         let fires = match on {
             On::Success => ended == StepState::Completed,
             On::Failure => matches!(ended, StepState::Failed | StepState::TimedOut),

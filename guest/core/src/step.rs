@@ -25,6 +25,7 @@ use crate::id::split_attempt_key;
 use crate::lease;
 use crate::limit::KEPT_INPUTS_AN_ATTEMPT_MAX;
 use crate::message::{Caller, Notice, NoticeKind, PROBE_PREFIX};
+use crate::order::same;
 use crate::plan::ExpectedOutput;
 use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, State, Step, StepState};
@@ -90,7 +91,7 @@ pub(crate) fn decide_input(
         attempt: envelope.attempt.unwrap_or_default(),
         seq: state.next_seq(),
     };
-    if caller.session != envelope.source_session {
+    if !same(&caller.session, &envelope.source_session) {
         let says = format!(
             "{} is not the caller, {}",
             envelope.source_session, caller.session
