@@ -249,7 +249,7 @@ impl Coordination {
             return self.plan.conflict_policy.owner_of(resource);
         }
         place(resource)
-            .or_else(|| claim::ancestors(resource).into_iter().find_map(place))
+            .or_else(|| claim::ancestors(resource).find_map(place))
             .or_else(|| self.plan.conflict_policy.owner_of(resource))
     }
 

@@ -398,7 +398,7 @@ impl Claims {
     fn overlapping<'a>(&'a self, resource: &'a str) -> Vec<(&'a str, &'a Node)> {
         let known = |name: &'a str| Some((name, self.nodes.get(name)?));
         let mut found: Vec<(&str, &Node)> = known(resource).into_iter().collect();
-        found.extend(claim::ancestors(resource).into_iter().filter_map(known));
+        found.extend(claim::ancestors(resource).filter_map(known));
         let prefix = claim::inner_prefix(resource);
         let inner = self
             .nodes
