@@ -500,7 +500,7 @@ impl Write for u64 {
 /// The eight digits of a number that has no more, each in a byte, the first one lowest. Lanes of a word are divided at once, by
 /// multiplying and shifting.
 fn eight_digits(number: u64) -> u64 {
-    let fours = number / 10_000 | number % 10_000 << 32;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
     let hundreds = fours.wrapping_mul(10_486) >> 20 & 0x0000_007f_0000_007f;
     let twos = hundreds | fours.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
     let tens = twos.wrapping_mul(103) >> 10 & 0x000f_000f_000f_000f;

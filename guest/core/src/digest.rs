@@ -44,6 +44,8 @@ pub(crate) fn bytes(hex: &str) -> Option<[u8; 32]> {
 }
 
 const EACH: u64 = 0x0101_0101_0101_0101;
+/// The lower half of each byte, and of every second one.
+const LOWER: u64 = EACH * 15;
 const LOW_HALVES: u64 = 0x000f_000f_000f_000f;
 
 /// The digits of four bytes, all at once: in the lanes of a word first the halves of the bytes, and then what they are written as.
@@ -60,7 +62,7 @@ fn digits_of(bytes: [u8; 4]) -> [u8; 8] {
 fn bytes_of(digits: [u8; 8]) -> [u8; 4] {
     let word = u64::from_le_bytes(digits);
     let letters = word >> 6 & EACH;
-    let halves = (word & EACH * 15).wrapping_add(letters.wrapping_mul(9)) & EACH * 15;
+    let halves = (word & LOWER).wrapping_add(letters.wrapping_mul(9)) & LOWER;
     let mut lanes = (halves << 4 | halves >> 8) & 0x00ff_00ff_00ff_00ff;
     lanes = (lanes | lanes >> 8) & 0x0000_ffff_0000_ffff;
     lanes |= lanes >> 16;

@@ -351,7 +351,7 @@ impl Key {
                 Part::Whole(bytes) => end.extend(self, bytes),
             }
         }
-        if end.bytes % 8 > 0 {
+        if !end.bytes.is_multiple_of(8) {
             self.put(end.word);
         }
         self.put(end.bytes);
