@@ -196,7 +196,7 @@ pub(crate) fn apply(state: &mut State, record: &Record, data: &Added) {
         });
     }
     let coordination = state.coordination(id);
-    let mut step = new_step(data.step.clone(), Vec::new(), record);
+    let mut step = new_step(data.step.clone().into(), Vec::new(), record);
     step.depth = 1 + parent.map_or(0, |parent| coordination.steps[parent].depth);
     step.added_by = Some(Name::from(data.source_session.as_str()));
     step.remember(

@@ -19,10 +19,10 @@ use crate::event::{
 };
 use crate::id::{split_attempt_key, split_number, split_report_key};
 use crate::message::{HookKind, HumanVerdict};
-use crate::order;
+use crate::order::{self, Last, compare, same};
 use crate::plan::{self, Fallback, Join, On, OnClose, Reports, TimeoutPolicy};
 use crate::state::{
-    Configured, Coordination, Def, Ended, Escalation, Grant, Reply, Report, State, Step,
+    Configured, Coordination, Def, Edge, Ended, Escalation, Grant, Reply, Report, State, Step,
     StepContest, StepHook, StepState, Stop,
 };
 
@@ -130,14 +130,37 @@ fn configure(state: &mut State, record: &Record, config: &crate::config::Config,
 /// A plan comes to life. The deadline of a child is cut to its parent's.
 fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::Step>) {
     let plan = data.plan.clone();
-    let defs = order::sort(steps, |a, b| a.step_id.cmp(&b.step_id));
-    let mut children: Vec<Vec<(usize, On)>> = vec![Vec::new(); defs.len()];
+    let defs = order::sort(steps, |a, b| compare(&a.step_id, &b.step_id));
+    let ids: Vec<Name> = defs.iter().map(|def| Name::from(&*def.step_id)).collect();
+    // What the edges of each step lead to, and how many come to each.
+    let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(defs.len());
+    let mut parents: Vec<(usize, usize, On)> = Vec::new();
+    let mut counts = vec![0; defs.len()];
     for (child, def) in defs.iter().enumerate() {
-        for dependency in &def.depends_on {
-            if let Ok(parent) = defs.binary_search_by(|def| def.step_id.cmp(&dependency.step_id)) {
-                children[parent].push((child, dependency.on));
+        let edge = |dependency: &plan::Dependency| {
+            let found = place_of(
+                &ids,
+                parents.last().map_or(0, |(parent, ..)| parent + 1),
+                &dependency.step_id,
+            );
+            let step_id = match found {
+                Some(parent) => {
+                    counts[parent] += 1;
+                    parents.push((parent, child, dependency.on));
+                    ids[parent].clone()
+                }
+                None => Name::from(&*dependency.step_id),
+            };
+            Edge {
+                step_id,
+                on: dependency.on,
             }
-        }
+        };
+        edges.push(def.depends_on.iter().map(edge).collect());
+    }
+    let mut children: Vec<Vec<(usize, On)>> = counts.into_iter().map(Vec::with_capacity).collect();
+    for (parent, child, on) in parents {
+        children[parent].push((child, on));
     }
     let payload_bytes = defs.iter().map(plan::Step::payload_bytes).sum();
     let mut owned = Vec::new();
@@ -165,11 +188,13 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
     let open_work = defs.len() - open_cleanup;
     let steps = defs
         .into_iter()
+        .zip(ids)
+        .zip(edges)
         .zip(children)
-        .map(|(def, children)| new_step(def, children, record))
+        .map(|(((def, id), edges), children)| new_step(Def::new(def, id, edges), children, record))
         .collect();
     let config = state.config();
-    let mut coordination = Coordination {
+    let coordination = Coordination {
         id: Name::from(plan.coordination_id.as_str()),
         owner: Name::from(plan.owner_session.as_str()),
         cancel_grace_ms: plan
@@ -206,8 +231,8 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
         reports: Vec::new(),
         payload_bytes,
         skippable: Vec::new(),
+        last_step: Last::default(),
     };
-    coordination.compact();
     let id = coordination.id.clone();
     state.insert(coordination);
     if let Some(above) = waited_for.and_then(|above| state.live.get_mut(&above)) {
@@ -215,8 +240,15 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
     }
 }
 
-pub(crate) fn new_step(def: plan::Step, children: Vec<(usize, On)>, record: &Record) -> Step {
-    let def = Def::from(def);
+/// The place of an id in a sorted list. It is looked for at a likely place first: a step depends on steps that stand side by side.
+fn place_of(ids: &[Name], likely: usize, id: &str) -> Option<usize> {
+    if ids.get(likely).is_some_and(|known| same(known, id)) {
+        return Some(likely);
+    }
+    ids.binary_search_by(|known| compare(known, id)).ok()
+}
+
+pub(crate) fn new_step(def: Def, children: Vec<(usize, On)>, record: &Record) -> Step {
     let state = if def.depends_on.is_empty() {
         StepState::Ready
     } else {
@@ -530,9 +562,14 @@ fn trips(coordination: &Coordination, index: usize) -> bool {
 
 /// Tells the steps that depend on this one how it ended.
 fn resolve_edges(state: &mut State, id: &str, index: usize, record: &Record) {
-    let parent = &state.coordination(id).steps[index];
-    let ended = parent.state;
-    for (child, on) in parent.children.clone() {
+    let ended = state.coordination(id).steps[index].state;
+    let mut next = 0;
+    while let Some((child, on)) = state.coordination(id).steps[index]
+        .children
+        .get(next)
+        .copied()
+    {
+        next += 1;
         let fires = match on {
             On::Success => ended == StepState::Completed,
             On::Failure => matches!(ended, StepState::Failed | StepState::TimedOut),

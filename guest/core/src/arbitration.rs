@@ -547,19 +547,35 @@ impl<'a> Scene<'a> {
 /// Decides a contest. Every contest has a decision.
 #[must_use]
 pub fn arbitrate(contest: &Contest, policy: &Policy) -> Decision {
+    decide(
+        &contest.resource,
+        contest.at_ms,
+        &contest.contenders,
+        &contest.holders,
+        policy,
+    )
+}
+
+/// The same, of a contest whose parts stand elsewhere.
+pub(crate) fn decide(
+    resource: &str,
+    at_ms: u64,
+    contenders: &[Contender],
+    holders: &[Contender],
+    policy: &Policy,
+) -> Decision {
     let rules = Rules {
-        strategy: policy.strategy_of(&contest.resource),
-        owner: policy.owner_of(&contest.resource),
+        strategy: policy.strategy_of(resource),
+        owner: policy.owner_of(resource),
         preempt: policy.preempt,
     };
-    let live = contest.holders.iter().filter(|held| {
-        held.expires_ms
-            .is_none_or(|expires| expires > contest.at_ms)
-    });
+    let live = holders
+        .iter()
+        .filter(|held| held.expires_ms.is_none_or(|expires| expires > at_ms));
     let mut scene = Scene::default();
     // Those to decide, and among them, in their place, those that wait already.
-    let mut line: Vec<(&Contender, bool)> = Vec::with_capacity(contest.contenders.len());
-    line.extend(contest.contenders.iter().map(|claim| (claim, true)));
+    let mut line: Vec<(&Contender, bool)> = Vec::with_capacity(contenders.len());
+    line.extend(contenders.iter().map(|claim| (claim, true)));
     for held in live {
         if held.token.is_some() {
             scene.hold(held);
@@ -567,7 +583,7 @@ pub fn arbitrate(contest: &Contest, policy: &Policy) -> Decision {
             line.push((held, false));
         }
     }
-    let mut outcomes = Vec::with_capacity(contest.contenders.len());
+    let mut outcomes = Vec::with_capacity(contenders.len());
     let mut first = None;
     let mut place = 0;
     for (claim, open) in order::sort(line, |a, b| rules.order(a.0, b.0)) {

@@ -2,7 +2,8 @@
 //!
 //! Does not decide who gets what: [`crate::arbitration`] does; and does not know grants, which are the state's.
 
-use crate::codec::{object, words};
+use crate::codec::Part::Text;
+use crate::codec::{concat, object, words};
 use crate::id::check_bytes;
 use crate::limit;
 use crate::take::take;
@@ -176,29 +177,30 @@ pub(crate) fn inner_prefix(resource: &str) -> String {
     if whole {
         resource.to_owned()
     } else {
-        format!("{resource}/")
+        concat(&[Text(resource), Text("/")])
     }
 }
 
 /// The resources that contain this one, the smallest first, without itself.
-pub(crate) fn ancestors(resource: &str) -> Vec<&str> {
+pub(crate) fn ancestors(resource: &str) -> impl Iterator<Item = &str> {
     let start = path_start(resource);
     let bytes = resource.as_bytes();
     let root = start + usize::from(bytes.get(start) == Some(&b'/'));
-    let mut found = Vec::new();
     let mut end = resource.len();
-    while end > root {
+    std::iter::from_fn(move || {
+        if end <= root {
+            return None;
+        }
         let slash = bytes[root..end].iter().rposition(|byte| *byte == b'/');
         end = root + slash.unwrap_or(0);
         // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
-        found.extend(resource.get(..end));
-    }
-    found
+        resource.get(..end)
+    })
 }
 
 /// Whether `outer` is `inner` or contains it. A relative and an absolute path never contain each other.
 pub(crate) fn contains(outer: &str, inner: &str) -> bool {
-    outer == inner || ancestors(inner).contains(&outer)
+    outer == inner || ancestors(inner).any(|known| known == outer)
 }
 
 /// Same kind, and equal paths or one within the other.
@@ -358,6 +360,7 @@ mod tests {
             let inside = b.starts_with(&inner_prefix(a)) && b != a && contains(a, b);
             assert_eq!(inside, contains(a, b) && a != b, "{a} {b}");
         }
+        let ancestors = |resource| ancestors(resource).collect::<Vec<_>>();
         assert_eq!(ancestors("file:/a/b"), ["file:/a", "file:/"]);
         assert_eq!(ancestors("file:a/b"), ["file:a", "file:"]);
         assert_eq!(ancestors("file:/"), [""; 0]);

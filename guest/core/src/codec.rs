@@ -343,7 +343,45 @@ pub(crate) fn write_next(out: &mut Vec<u8>, name: &str) {
     if !out.ends_with(b"{") {
         out.push(b',');
     }
-    out.extend_from_slice(name.as_bytes());
+    append(out, name.as_bytes());
+}
+
+/// Puts bytes behind what is there. Few of them go as words: to copy a length that is not known when the component is compiled
+/// is a call out of it, which takes longer than that.
+#[inline(never)]
+pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    let end = out.len() + bytes.len();
+    let (words, rest) = bytes.as_chunks::<8>();
+    // What follows the whole words, off the end of the last word that there is.
+    let tail = |last: &[u8; 8]| {
+        let word = u64::from_le_bytes(*last);
+        word.unbounded_shr(64 - 8 * rest.len() as u32).to_le_bytes()
+    };
+    match (words, bytes.last_chunk()) {
+        ([], _) => out.extend_from_slice(&few(rest).to_le_bytes()),
+        ([first], Some(last)) => out.extend_from_slice([*first, tail(last)].as_flattened()),
+        ([first, second], Some(last)) => {
+            out.extend_from_slice([*first, *second, tail(last)].as_flattened());
+        }
+        _ => return out.extend_from_slice(bytes),
+    }
+    out.truncate(end);
+}
+
+/// Less than eight bytes as a word, the first one lowest.
+pub(crate) fn few(bytes: &[u8]) -> u64 {
+    let word = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    match (bytes, bytes.first_chunk(), bytes.last_chunk()) {
+        (_, Some(first), Some(last)) => {
+            word(first) | word(last).unbounded_shl(8 * (bytes.len() as u32).wrapping_sub(4))
+        }
+        ([first, second, third], ..) => {
+            u64::from_le_bytes([*first, *second, *third, 0, 0, 0, 0, 0])
+        }
+        ([first, second], ..) => u64::from(u16::from_le_bytes([*first, *second])),
+        ([first, ..], ..) => u64::from(*first),
+        _ => 0,
+    }
 }
 
 /// Begins an object with a member whose name is not known before.
@@ -394,7 +432,7 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
 #[inline(never)]
 pub(crate) fn write_word(out: &mut Vec<u8>, word: &str) {
     out.push(b'"');
-    out.extend_from_slice(word.as_bytes());
+    append(out, word.as_bytes());
     out.push(b'"');
 }
 
@@ -427,7 +465,7 @@ impl Write for str {
         let mut bytes = self.as_bytes();
         loop {
             let (plain, rest) = bytes.split_at(plain_len(bytes));
-            out.extend_from_slice(plain);
+            append(out, plain);
             let Some((special, rest)) = rest.split_first() else {
                 break;
             };
@@ -440,10 +478,15 @@ impl Write for str {
 
 /// Texts and numbers one after another; what `format!` says at a tenth of the instructions.
 pub(crate) fn concat(parts: &[Part<'_>]) -> String {
-    let mut out = Vec::with_capacity(64);
+    // With room for a whole word behind it, and not for more: some are kept for long.
+    let length = |part: &Part<'_>| match part {
+        Part::Text(text) => text.len(),
+        Part::Number(number) => 1 + number.checked_ilog10().unwrap_or(0) as usize,
+    };
+    let mut out = Vec::with_capacity(parts.iter().map(length).sum::<usize>() + 8);
     for part in parts {
         match part {
-            Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Part::Text(text) => append(&mut out, text.as_bytes()),
             Part::Number(number) => number.write(&mut out),
         }
     }
@@ -460,20 +503,32 @@ pub(crate) enum Part<'a> {
 
 impl Write for u64 {
     fn write(&self, out: &mut Vec<u8>) {
-        let mut digits = [0_u8; 20];
-        let mut at = digits.len();
-        let mut rest = *self;
-        loop {
-            at -= 1;
-            // A remainder of ten fits.
-            digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
+        const EIGHT: u64 = 100_000_000;
+        let (above, last) = (*self / EIGHT, *self % EIGHT);
+        if above > 0 {
+            above.write(out);
         }
-        out.extend_from_slice(&digits[at..]);
+        let digits = eight_digits(last);
+        // Those of the number itself go without zeros before them, of which the last one stays.
+        let zeros = if above > 0 {
+            0
+        } else {
+            (digits | 1 << 56).trailing_zeros() / 8
+        };
+        let text = (digits | 0x3030_3030_3030_3030) >> (8 * zeros);
+        out.extend_from_slice(&text.to_le_bytes());
+        out.truncate(out.len() - zeros as usize);
     }
+}
+
+/// The eight digits of a number that has no more, each in a byte, the first one lowest. Lanes of a word are divided at once, by
+/// multiplying and shifting.
+fn eight_digits(number: u64) -> u64 {
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = fours.wrapping_mul(10_486) >> 20 & 0x0000_007f_0000_007f;
+    let twos = hundreds | fours.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
+    let tens = twos.wrapping_mul(103) >> 10 & 0x000f_000f_000f_000f;
+    tens | twos.wrapping_sub(tens.wrapping_mul(10)) << 8
 }
 
 impl Read for u64 {
@@ -667,6 +722,8 @@ macro_rules! object {
             $crate::codec::write_req($out, $crate::codec::name!($name), &$value);
         }
     };
+    (@write skip $value:expr, $name:literal, $out:ident) => {};
+    (@read skip $name:literal, $input:ident) => { Default::default() };
     (@read req $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
     (@read def $name:literal, $input:ident) => { $crate::codec::read_req($input, $crate::codec::name!($name)) };
     (@read opt $name:literal, $input:ident) => { $crate::codec::read_opt($input, $crate::codec::name!($name)) };
@@ -755,6 +812,30 @@ mod tests {
             }
         }
         assert_eq!(plain_len(b"\0\x1f\"\\\x7f\0\0\0"), 0);
+    }
+
+    #[test]
+    fn numbers_are_written_as_their_digits() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        let edges = powers.flat_map(|power| [power - 1, power, power + 1, power / 3]);
+        let some = (0..200_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for number in (0..20_000).chain(edges).chain(some).chain([u64::MAX]) {
+            for number in [number, number >> 20, number >> 37, number >> 50] {
+                assert_eq!(canonical(&number), number.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_length_are_put_behind_others() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for before in [0, 1, 9] {
+            for length in 0..=bytes.len() {
+                let mut out = vec![0xff; before];
+                append(&mut out, &bytes[..length]);
+                assert_eq!(out, [&vec![0xff; before], &bytes[..length]].concat());
+            }
+        }
     }
 
     #[derive(Debug, PartialEq)]

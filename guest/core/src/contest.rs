@@ -9,9 +9,7 @@
 //! Any refused: the step fails. Else any review: a person is asked. Else any that waits: the step waits. Who gets what is
 //! decided by [`crate::arbitration`]; the order of those that wait is kept in [`crate::waiters`].
 
-use crate::arbitration::{
-    self, Contender, Contest, Decision, OutcomeKind, Owner, Policy, Strategy,
-};
+use crate::arbitration::{self, Contender, Decision, OutcomeKind, Owner, Policy, Strategy};
 use crate::claim::{self, Claim};
 use crate::dispatch::decide_dispatch;
 use crate::draft::Draft;
@@ -243,13 +241,13 @@ fn policy(
 
 /// The decision of a contest as it was detected.
 pub(crate) fn decide(detected: &Detected, at_ms: u64) -> Decision {
-    let contest = Contest {
-        resource: detected.resource.clone(),
+    arbitration::decide(
+        &detected.resource,
         at_ms,
-        contenders: detected.contenders.clone(),
-        holders: detected.holders.clone(),
-    };
-    arbitration::arbitrate(&contest, &detected.policy)
+        &detected.contenders,
+        &detected.holders,
+        &detected.policy,
+    )
 }
 
 /// What a decision means for its one contender: R-48, where nobody can be asked a review is a refusal.
@@ -310,24 +308,19 @@ pub(crate) fn meet(
     let stuck = decisions
         .iter()
         .any(|(_, outcome)| matches!(outcome, OutcomeKind::Refused | OutcomeKind::Review));
-    let mut drafts = Vec::new();
+    // What follows each of them.
+    let mut records = Vec::with_capacity(found.len());
     let mut outcomes = Vec::new();
     let mut cause = step.ready_seq;
     let mut voided = Vec::new();
     for (detected, (decision, outcome)) in found.iter_mut().zip(decisions) {
         let contest = seq;
         detected.contest_id = format!("c{contest}");
-        drafts.push(Draft::of_step(
-            coordination,
-            step,
-            step.ready_seq,
-            detected.clone(),
-        ));
         seq += 2;
         if asks {
             let subject = hook::contest_subject(coordination, step, detected);
             let kind = HookKind::BeforeArbitrate;
-            drafts.push(hook::request(
+            records.push(hook::request(
                 state,
                 coordination,
                 step,
@@ -347,16 +340,16 @@ pub(crate) fn meet(
         };
         outcomes.push(outcome);
         let record = resolved(step, &detected.contest_id, decision, outcome);
-        drafts.push(Draft::of_step(coordination, step, contest, record));
+        records.push(Draft::of_step(coordination, step, contest, record));
         if outcome == OutcomeKind::Preempts {
             void_questions(state, detected, &mut voided);
         }
     }
     seq += voided.len() as u64;
-    drafts.extend(voided);
+    let mut after = Vec::new();
     if !asks {
         let resources: Vec<&str> = found.iter().map(|found| found.resource.as_str()).collect();
-        let after = follow(
+        after = follow(
             state,
             coordination,
             step,
@@ -368,8 +361,15 @@ pub(crate) fn meet(
             seq,
             number,
         );
-        drafts.extend(after);
     }
+    let mut drafts = Vec::with_capacity(2 * records.len() + voided.len() + after.len());
+    for (detected, record) in found.into_iter().zip(records) {
+        let cause = step.ready_seq;
+        drafts.push(Draft::of_step(coordination, step, cause, detected));
+        drafts.push(record);
+    }
+    drafts.extend(voided);
+    drafts.extend(after);
     drafts
 }
 

@@ -8,6 +8,7 @@ use crate::id::{check_bytes, check_digest, check_id, check_session};
 use crate::limit;
 use crate::take::{At, Take, take};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What an envelope asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -364,13 +365,13 @@ impl Write for Outcome {
 impl Envelope {
     /// The part of its identity that tells the inputs of one attempt and intent apart.
     #[must_use]
-    pub fn part(&self) -> String {
+    pub fn part(&self) -> Cow<'static, str> {
         match &self.outcome {
             Some(Outcome::Completed | Outcome::Failed { .. }) => "end".into(),
-            Some(Outcome::Progress { number }) => format!("progress:{number}"),
+            Some(Outcome::Progress { number }) => format!("progress:{number}").into(),
             None => match &self.question {
-                Some(question) => format!("escalate:{}", question.number),
-                None => String::new(),
+                Some(question) => format!("escalate:{}", question.number).into(),
+                None => "".into(),
             },
         }
     }

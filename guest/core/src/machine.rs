@@ -2,14 +2,15 @@
 //!
 //! Order of every call that changes something: fire the timers that are due, decide and apply each input, settle, append
 //! all records at once, hand out effects. An append that is refused, or a panic, spends the machine: it must be made
-//! anew by replay. Holds no rule; the `decide_*` functions do.
+//! anew by replay. Holds no rule; the `decide_*` functions do. Settling is in `machine/follow.rs`.
+
+mod follow;
 
 use crate::apply::apply;
 use crate::arbitration::{self, Contest, Policy};
 use crate::claim::{Access, ClaimRequest, Region};
 use crate::deadline::decide_timer;
 use crate::decision::{Answer, Decision};
-use crate::dispatch::decide_slot;
 use crate::draft::Draft;
 use crate::effect::Effects;
 use crate::envelope::Envelope;
@@ -22,13 +23,13 @@ use crate::receipt::{
     Receipt, Rejection, RejectionCode, SnapshotChunk,
 };
 use crate::report::decide_acknowledge;
-use crate::settle::{decide_skips, decide_stops, decide_terminal};
 use crate::snapshot::Restore;
 use crate::state::State;
 use crate::step::{decide_envelope, decide_notice};
 use crate::submission::{PlanDecision, decide_configure, decide_plan, plan_receipt};
-use crate::{child, contest, ending, escalation, hook, lease};
+use crate::{contest, ending, escalation, hook, lease};
 use crate::{describe, ledger, snapshot};
+use std::borrow::Cow;
 
 /// Result of one input.
 pub type Answered<T> = Result<T, Rejection>;
@@ -45,13 +46,15 @@ pub struct Machine {
 }
 
 /// Decides the input at a place of a batch, and says which coordination and step it is about.
-type Decide<'a> = dyn Fn(&State, u64, usize) -> (Name, Option<Name>, Decision) + 'a;
+type Decide<'a> = dyn Fn(&State, u64, usize) -> (Cow<'a, str>, Option<Cow<'a, str>>, Decision) + 'a;
 
 /// What one call has made so far.
 #[derive(Default)]
 struct Call {
     lines: Vec<String>,
     effects: Effects,
+    /// Memory for the coordinations that are being settled.
+    dirty: Vec<Name>,
 }
 
 impl Machine {
@@ -143,7 +146,7 @@ impl Machine {
                 let envelope = &envelopes[index];
                 (
                     envelope.coordination_id.as_str().into(),
-                    envelope.step_id.as_deref().map(Name::from),
+                    envelope.step_id.as_deref().map(Cow::from),
                     decide_envelope(state, now_ms, caller, envelope, most),
                 )
             },
@@ -164,9 +167,9 @@ impl Machine {
         self.batch(host, now_ms, ("keys", keys.len()), &|state, _, index| {
             let key = &keys[index];
             let seq = crate::id::split_report_key(key);
-            let id = seq.and_then(|seq| state.index.reports.get(&seq)).cloned();
+            let id = seq.and_then(|seq| state.index.reports.get(&seq));
             (
-                id.unwrap_or_default(),
+                owned(id.cloned().unwrap_or_default()),
                 None,
                 decide_acknowledge(state, caller, key),
             )
@@ -190,7 +193,8 @@ impl Machine {
             &|state, now_ms, index| {
                 let notice = &notices[index];
                 if let Some((id, step)) = escalation::place_of(state, &notice.key) {
-                    return (id, Some(step), decide_notice(state, now_ms, notice));
+                    let decision = decide_notice(state, now_ms, notice);
+                    return (owned(id), Some(owned(step)), decision);
                 }
                 let key = notice
                     .key
@@ -222,7 +226,7 @@ impl Machine {
             let seq = crate::id::split_number(hook_id, 'h').unwrap_or_default();
             let (id, step) = state.index.hooks.get(&seq).cloned().unwrap_or_default();
             let decision = hook::decide_verdict(state, now_ms, hook_id, handler, verdict);
-            (id, Some(step), decision)
+            (owned(id), Some(owned(step)), decision)
         })
     }
 
@@ -252,7 +256,7 @@ impl Machine {
                 verdict,
                 text,
             );
-            (id, Some(step), decision)
+            (owned(id), Some(owned(step)), decision)
         })
     }
 
@@ -706,129 +710,10 @@ impl Machine {
             for draft in decide_timer(&self.state, &timer, now_ms) {
                 self.record(call, now_ms, draft);
             }
-            crate::order::insert(&mut self.state.index.dirty, timer.coordination);
+            self.state.index.touch(&timer.coordination);
             self.settle(call, now_ms);
         }
         now_ms
-    }
-
-    /// Does what follows from the state by itself, until nothing does (M2).
-    fn settle(&mut self, call: &mut Call, now_ms: u64) {
-        loop {
-            let dirty = std::mem::take(&mut self.state.index.dirty);
-            let before = self.state.head.seq;
-            // Nearly always nothing follows, and that is seen at one look.
-            let stages = if self.follows_any(&dirty, now_ms) {
-                3
-            } else {
-                0
-            };
-            for stage in 0..stages {
-                for id in &dirty {
-                    let Some(live) = self.state.live.get(id) else {
-                        continue;
-                    };
-                    let drafts = match stage {
-                        0 => decide_skips(live),
-                        1 => decide_stops(live),
-                        _ => child::decide_cancels(&self.state, live, now_ms),
-                    };
-                    for draft in drafts {
-                        self.record(call, now_ms, draft);
-                    }
-                }
-                if self.state.head.seq > before {
-                    break;
-                }
-            }
-            if self.state.head.seq > before {
-                // Something moved: skips come first again, for these and for whatever they touched.
-                for id in dirty {
-                    crate::order::insert(&mut self.state.index.dirty, id);
-                }
-                continue;
-            }
-            self.fill_slots(call, now_ms);
-            for id in &dirty {
-                let live = self.state.live.get(id);
-                if let Some(draft) = live.and_then(|live| decide_terminal(live, now_ms)) {
-                    self.record(call, now_ms, draft);
-                }
-            }
-            if self.state.head.seq == before {
-                return;
-            }
-        }
-    }
-
-    /// Whether a step is to be skipped or stopped, or a child plan cancelled.
-    fn follows_any(&self, dirty: &[Name], now_ms: u64) -> bool {
-        let mut live = dirty.iter().filter_map(|id| self.state.live.get(id));
-        live.any(|live| {
-            !decide_skips(live).is_empty()
-                || !decide_stops(live).is_empty()
-                || !child::decide_cancels(&self.state, live, now_ms).is_empty()
-        })
-    }
-
-    /// Sends out what a free slot is there for, heads of the orders of resources included.
-    fn fill_slots(&mut self, call: &mut Call, now_ms: u64) {
-        for place in self.state.index.claims.take_heads() {
-            self.put_up(&place);
-        }
-        loop {
-            let last_owner = self.state.last_owner.clone();
-            let Some((id, step_id)) = self.state.index.slots.pick(now_ms, last_owner.as_ref())
-            else {
-                return;
-            };
-            let coordination = self.state.coordination(&id);
-            let index = coordination
-                .step_index(&step_id)
-                .expect("a candidate is a step");
-            match decide_slot(
-                &self.state,
-                coordination,
-                &coordination.steps[index],
-                now_ms,
-            ) {
-                Ok(drafts) => {
-                    for draft in drafts {
-                        self.record(call, now_ms, draft);
-                    }
-                    let ended = self.state.coordination(&id).steps[index].state.is_final();
-                    if ended {
-                        // What follows from an end comes before anything else goes out.
-                        return;
-                    }
-                }
-                // It waits on, and is put up again when somebody leaves one of its resources.
-                Err(other) => {
-                    self.state.index.slots.remove(&id, &step_id);
-                    if let Some(place) = other {
-                        self.put_up(&place);
-                    }
-                }
-            }
-            for place in self.state.index.claims.take_heads() {
-                self.put_up(&place);
-            }
-        }
-    }
-
-    /// Lets a waiting step try for a slot.
-    fn put_up(&mut self, (id, step_id): &(Name, Name)) {
-        let Some(coordination) = self.state.live.get(id) else {
-            return;
-        };
-        let Some(index) = coordination.step_index(step_id) else {
-            return;
-        };
-        let step = &coordination.steps[index];
-        if step.state == crate::state::StepState::WaitingClaim {
-            let candidate = coordination.candidate(step);
-            self.state.index.slots.insert(candidate);
-        }
     }
 
     /// Records a draft, before it what it makes void, and after it the leases that end with it.
@@ -886,6 +771,10 @@ impl Machine {
         self.spent = false;
         Ok(())
     }
+}
+
+fn owned(name: Name) -> Cow<'static, str> {
+    Cow::Owned(name.to_string())
 }
 
 /// A later time would make deadlines that are no integers of the contract any more.

@@ -5,12 +5,64 @@
 //! what the bytes mean is not known here. In the tree they stand as words: keys begin alike for long, and the component
 //! compares bytes one by one.
 
+use crate::codec::few;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::btree_map::{self, BTreeMap, Entry};
 use std::ops::Bound;
 
+/// The order of short texts such as ids, which is that of their bytes. Word by word: in the component a comparison of bytes whose
+/// number is not known before is a loop over them.
+#[inline(never)]
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+    let (words_a, rest_a) = a.as_bytes().as_chunks::<8>();
+    let (words_b, rest_b) = b.as_bytes().as_chunks::<8>();
+    for (a, b) in words_a.iter().zip(words_b) {
+        if a != b {
+            return u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b));
+        }
+    }
+    // One of them has no more whole words, so at most seven bytes are left to be compared.
+    match words_a.len().cmp(&words_b.len()) {
+        Ordering::Equal => rest_a.iter().cmp(rest_b),
+        Ordering::Less => rest_a.iter().cmp(words_b[words_a.len()..].as_flattened()),
+        Ordering::Greater => words_a[words_b.len()..].as_flattened().iter().cmp(rest_b),
+    }
+}
+
+/// Whether two texts are the same; names are often the same text in memory.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (std::ptr::eq(a, b) || compare(a, b).is_eq())
+}
+
+/// Where something was found last. It is the first place to look: what one input leads to is about one step, and most inputs
+/// of a call are about one coordination. Is no part of what a value says, and may be wrong.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Last(Cell<usize>);
+
+impl Last {
+    pub(crate) fn get(&self) -> usize {
+        self.0.get()
+    }
+
+    pub(crate) fn set(&self, place: usize) {
+        self.0.set(place);
+    }
+}
+
+impl PartialEq for Last {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Last {}
+
 /// Sorts, keeping the order of equals.
 pub(crate) fn sort<T>(items: Vec<T>, compare: impl Fn(&T, &T) -> Ordering) -> Vec<T> {
+    if items.is_sorted_by(|a, b| compare(a, b).is_le()) {
+        return items;
+    }
     let mut places: Vec<usize> = (0..items.len()).collect();
     sort_places(&mut places, &|a, b| compare(&items[a], &items[b]));
     let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
@@ -94,34 +146,41 @@ impl<V> Ordered<V> {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&V> {
-        self.places
-            .get(key)
-            .and_then(|place| self.values[place].as_ref())
+        self.at(self.find(key)?)
     }
 
-    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
-        self.places
-            .get(key)
-            .and_then(|place| self.values[place].as_mut())
+    /// Where the value of a key stands, until it is removed.
+    pub(crate) fn find(&self, key: &Key) -> Option<usize> {
+        self.places.get(key)
+    }
+
+    /// The value at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&V> {
+        self.values.get(place)?.as_ref()
+    }
+
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<&mut V> {
+        self.values.get_mut(place)?.as_mut()
     }
 
     /// Puts a value under a key; answers with the one that it takes the place of.
     pub(crate) fn insert(&mut self, key: &Key, value: V) -> Option<V> {
-        self.place(key).replace(value)
+        let place = self.place(key);
+        self.values[place].replace(value)
     }
 
-    /// The value under a key, which is made where it is missing.
-    pub(crate) fn get_or_insert(&mut self, key: &Key, make: impl FnOnce() -> V) -> &mut V {
-        self.place(key).get_or_insert_with(make)
+    /// The value at a place, which is made where it is missing.
+    pub(crate) fn at_or_insert(&mut self, place: usize, make: impl FnOnce() -> V) -> &mut V {
+        self.values[place].get_or_insert_with(make)
     }
 
-    /// Where the value of a key stands or is to stand.
-    fn place(&mut self, key: &Key) -> &mut Option<V> {
+    /// Where the value of a key stands or is to stand; one is put there next.
+    pub(crate) fn place(&mut self, key: &Key) -> usize {
         let place = self.places.insert(key, self.values.len());
         if place == self.values.len() {
             self.values.push(None);
         }
-        &mut self.values[place]
+        place
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<V> {
@@ -176,6 +235,8 @@ struct Places {
     tree: BTreeMap<Box<[u64]>, usize>,
     /// Places without a value.
     free: Vec<usize>,
+    /// Memory of a key that was removed, for the next one of its length: much of what is put in is soon taken out.
+    spare: Option<Box<[u64]>>,
 }
 
 // One copy of each in the component, however many types of values there are.
@@ -188,8 +249,18 @@ impl Places {
     /// The place of a key; a new one is a free one, or `end`.
     #[inline(never)]
     fn insert(&mut self, key: &Key, end: usize) -> usize {
+        let words = key.words();
+        let kept = match self.spare.take_if(|spare| spare.len() == words.len()) {
+            Some(mut spare) => {
+                for (to, from) in spare.iter_mut().zip(words) {
+                    *to = *from;
+                }
+                spare
+            }
+            None => words.into(),
+        };
         // Most keys are new: one way down the tree, with a key that stays.
-        match self.tree.entry(key.words().into()) {
+        match self.tree.entry(kept) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => *new.insert(self.free.pop().unwrap_or(end)),
         }
@@ -197,7 +268,8 @@ impl Places {
 
     #[inline(never)]
     fn remove(&mut self, key: &Key) -> Option<usize> {
-        let place = self.tree.remove(key.words())?;
+        let (kept, place) = self.tree.remove_entry(key.words())?;
+        self.spare = Some(kept);
         self.free.push(place);
         Some(place)
     }
@@ -249,85 +321,98 @@ pub(crate) struct Key {
     few: [u64; WORDS],
     /// All of them, where they are more.
     many: Vec<u64>,
-    bytes: usize,
+    count: usize,
 }
 
 impl Key {
-    #[inline(never)]
+    // Filled where it is to stand: it is long.
+    #[inline]
     pub(crate) fn of(parts: &[Part<'_>]) -> Self {
-        let lengths = parts.iter().map(|part| match part {
-            Part::Byte(_) => 1,
-            Part::Number(_) => 8,
-            Part::Text(text) => text.len() + 1,
-            Part::Whole(bytes) => bytes.len(),
-        });
-        let count = lengths.sum::<usize>().div_ceil(8) + 1;
         let mut key = Self {
             few: [0; WORDS],
-            many: if count > WORDS {
-                vec![0; count]
-            } else {
-                Vec::new()
-            },
-            bytes: 0,
+            many: Vec::new(),
+            count: 0,
         };
-        for part in parts {
-            match part {
-                Part::Byte(byte) => key.push(u64::from(*byte) << 56, 1),
-                Part::Number(number) => key.push(*number, 8),
-                Part::Text(text) => {
-                    key.extend(text.as_bytes());
-                    key.bytes += 1;
-                }
-                Part::Whole(bytes) => key.extend(bytes),
-            }
-        }
-        let last = key.count() - 1;
-        key.all()[last] = key.bytes as u64;
+        key.fill(parts);
         key
     }
 
-    fn extend(&mut self, bytes: &[u8]) {
+    #[inline(never)]
+    fn fill(&mut self, parts: &[Part<'_>]) {
+        let mut end = End { word: 0, bytes: 0 };
+        for part in parts {
+            match part {
+                Part::Byte(byte) => end.push(self, u64::from(*byte) << 56, 1),
+                Part::Number(number) => end.push(self, *number, 8),
+                Part::Text(text) => {
+                    end.extend(self, text.as_bytes());
+                    end.push(self, 0, 1);
+                }
+                Part::Whole(bytes) => end.extend(self, bytes),
+            }
+        }
+        if !end.bytes.is_multiple_of(8) {
+            self.put(end.word);
+        }
+        self.put(end.bytes);
+    }
+
+    fn put(&mut self, word: u64) {
+        if let Some(place) = self.few.get_mut(self.count) {
+            *place = word;
+        } else {
+            self.put_behind(word);
+        }
+        self.count += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_behind(&mut self, word: u64) {
+        if self.many.is_empty() {
+            self.many = self.few.to_vec();
+        }
+        self.many.push(word);
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        self.few.get(..self.count).unwrap_or(&self.many)
+    }
+}
+
+/// The end of a key that is being made.
+struct End {
+    /// The bytes that do not fill a word yet, with zeros behind them.
+    word: u64,
+    /// How many there are in all.
+    bytes: u64,
+}
+
+impl End {
+    fn extend(&mut self, key: &mut Key, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
         for bytes in whole {
-            self.push(u64::from_be_bytes(*bytes), 8);
+            self.push(key, u64::from_be_bytes(*bytes), 8);
         }
-        let last = rest
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte));
         if !rest.is_empty() {
-            self.push(last << (64 - 8 * rest.len()), rest.len());
+            // Of the last eight bytes those that were not put yet, or as many as there are.
+            let last = match bytes.last_chunk() {
+                Some(last) => u64::from_be_bytes(*last) << (64 - 8 * rest.len()),
+                None => few(rest).swap_bytes(),
+            };
+            self.push(key, last, rest.len() as u64);
         }
     }
 
     /// Puts the first bytes of a word, of which the others are zero, behind what is there.
-    fn push(&mut self, word: u64, bytes: usize) {
-        let (at, used) = (self.bytes / 8, self.bytes % 8);
+    #[inline]
+    fn push(&mut self, key: &mut Key, word: u64, bytes: u64) {
+        let used = self.bytes % 8;
         self.bytes += bytes;
-        let all = self.all();
-        all[at] |= word >> (8 * used);
-        if used + bytes > 8 {
-            all[at + 1] = word << (64 - 8 * used);
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.bytes.div_ceil(8) + 1
-    }
-
-    fn all(&mut self) -> &mut [u64] {
-        if self.many.is_empty() {
-            &mut self.few
-        } else {
-            &mut self.many
-        }
-    }
-
-    pub(crate) fn words(&self) -> &[u64] {
-        if self.many.is_empty() {
-            &self.few[..self.count()]
-        } else {
-            &self.many
+        self.word |= word >> (8 * used);
+        if used + bytes >= 8 {
+            key.put(self.word);
+            self.word = word.unbounded_shl(64 - 8 * used as u32);
         }
     }
 }
@@ -335,6 +420,29 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_in_the_order_of_their_bytes() {
+        let mut texts = Vec::new();
+        for length in 0..20 {
+            let text = "aaaaaaaaaaaaaaaaaaaa"[..length].to_owned();
+            for place in 0..length {
+                for other in ["\u{1}", "Z", "\u{7f}"] {
+                    let mut text = text.clone();
+                    text.replace_range(place..=place, other);
+                    texts.push(text);
+                }
+            }
+            texts.push(text);
+        }
+        for a in &texts {
+            for b in &texts {
+                assert_eq!(compare(a, b), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(same(a, b), a == b);
+            }
+            assert!(same(a, a));
+        }
+    }
 
     #[test]
     fn sorting_keeps_the_order_of_equals() {

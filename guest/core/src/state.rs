@@ -10,12 +10,12 @@ use crate::codec::object;
 use crate::compact::{Digest, push};
 use crate::config::Config;
 use crate::event::{CancelledBy, Counts, Name, Record, TerminalReason, TerminalState};
-use crate::order;
+use crate::order::{self, Last, compare, same};
 use crate::plan::{EscalationPolicy, Human, On, Plan};
 use crate::receipt::Head;
 use crate::slot::{Candidate, Slots};
 use crate::table::{Numbered, Table};
-use crate::timer::{Timer, TimerClass, Timers};
+use crate::timer::{Due, Timer, TimerClass, Timers};
 use crate::waiters::{Claims, Facts, Place};
 
 mod step;
@@ -108,6 +108,7 @@ pub(crate) struct Coordination {
     /// Pending steps whose join can no longer be satisfied. Empty whenever the core is settled; a snapshot may be taken of an
     /// instance that replayed up to the middle of a call.
     pub(crate) skippable: Vec<usize>,
+    pub(crate) last_step: Last,
 }
 
 object!(Coordination {
@@ -141,13 +142,25 @@ object!(Coordination {
     "reports": req reports,
     "payloadBytes": req payload_bytes,
     "skippable": set skippable,
+    "": skip last_step,
 });
 
 impl Coordination {
     pub(crate) fn step_index(&self, step_id: &str) -> Option<usize> {
-        self.steps
-            .binary_search_by(|step| (*step.id).cmp(step_id))
-            .ok()
+        let last = self.last_step.get();
+        if self
+            .steps
+            .get(last)
+            .is_some_and(|step| same(&step.id, step_id))
+        {
+            return Some(last);
+        }
+        let found = self
+            .steps
+            .binary_search_by(|step| compare(&step.id, step_id));
+        let place = found.ok()?;
+        self.last_step.set(place);
+        Some(place)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -229,14 +242,14 @@ impl Coordination {
         let place = |resource: &str| {
             let found = self
                 .owned
-                .binary_search_by(|(known, _)| known.as_str().cmp(resource));
+                .binary_search_by(|(known, _)| compare(known, resource));
             found.ok().map(|place| &*self.owned[place].1)
         };
         if self.owned.is_empty() {
             return self.plan.conflict_policy.owner_of(resource);
         }
         place(resource)
-            .or_else(|| claim::ancestors(resource).into_iter().find_map(place))
+            .or_else(|| claim::ancestors(resource).find_map(place))
             .or_else(|| self.plan.conflict_policy.owner_of(resource))
     }
 
@@ -252,18 +265,19 @@ impl Coordination {
         self.cancel.is_none() && self.human().is_some()
     }
 
-    /// The timers of a step: deadlines keep running under a cancel, and rest while a person is asked.
-    fn step_timers(&self, step: &Step) -> Vec<Timer> {
-        let timer = |class, due_ms| Timer {
-            due_ms,
+    /// The timers of a step: deadlines keep running under a cancel, and rest while a person is asked. None is left
+    /// when it has ended.
+    fn step_timers(&self, step: &Step, timers: &mut Vec<Due>) {
+        if step.state.is_final() {
+            return;
+        }
+        let timer = |class, due_ms| Due {
             class,
-            coordination: self.id.clone(),
-            step: step.id.clone(),
+            due_ms,
             number: u64::from(step.attempt),
         };
-        let mut timers = Vec::new();
         for hook in &step.hooks {
-            timers.push(Timer {
+            timers.push(Due {
                 number: hook.seq,
                 ..timer(TimerClass::Hook, hook.due_ms)
             });
@@ -273,9 +287,8 @@ impl Coordination {
             timers.push(timer(TimerClass::Human, due_ms));
         }
         if !step.is_out() || step.is_suspended() {
-            return timers;
+            return;
         }
-        timers.reserve(4);
         // An attempt that is cut to the plan's deadline is ended by that one, with everything else that is open then. The
         // cleanup grace stands in place of the deadlines of cleanup steps once a stop is at work.
         let plan_comes_first = self
@@ -293,37 +306,50 @@ impl Coordination {
         let stop = self.stop_of(step).map(|(stop, _)| stop).or(step.preempted);
         let grace = stop.map(|stop| stop.grace_until_ms);
         for (class, due_ms) in [(TimerClass::Ack, ack), (TimerClass::CancelGrace, grace)] {
-            timers.extend(due_ms.filter(in_time).map(|due_ms| timer(class, due_ms)));
+            if let Some(due_ms) = due_ms.filter(in_time) {
+                timers.push(timer(class, due_ms));
+            }
         }
         // One for all: whatever is due with the first is expired with it.
         let first = step.grants.iter().map(|grant| grant.expires_ms).min();
-        timers.extend(first.map(|due_ms| timer(TimerClass::ClaimExpiry, due_ms)));
-        timers
-    }
-
-    /// The timers of a step, none of which is left when it has ended.
-    fn open_timers(&self, step: &Step) -> Vec<Timer> {
-        if step.state.is_final() {
-            return Vec::new();
+        if let Some(due_ms) = first {
+            timers.push(timer(TimerClass::ClaimExpiry, due_ms));
         }
-        self.step_timers(step)
     }
 
-    fn own_timers(&self) -> impl Iterator<Item = Timer> + use<> {
-        let timer = |class, due_ms| Timer {
-            due_ms,
-            class,
-            coordination: self.id.clone(),
-            step: "".into(),
-            number: 0,
-        };
+    /// The timers of no step.
+    fn own_timers(&self, timers: &mut Vec<Due>) {
         let plan = self.deadline_ms.filter(|_| self.open_work > 0);
         let cleanup = self.cleanup_until_ms().filter(|_| self.open_cleanup > 0);
-        let plan = plan.map(|due_ms| timer(TimerClass::Plan, due_ms));
-        let cleanup = cleanup.map(|due_ms| timer(TimerClass::CleanupGrace, due_ms));
         let children = crate::child::waits_until_ms(self);
-        let children = children.map(|due_ms| timer(TimerClass::CancelGrace, due_ms));
-        plan.into_iter().chain(cleanup).chain(children)
+        for (class, due_ms) in [
+            (TimerClass::Plan, plan),
+            (TimerClass::CleanupGrace, cleanup),
+            (TimerClass::CancelGrace, children),
+        ] {
+            if let Some(due_ms) = due_ms {
+                timers.push(Due {
+                    class,
+                    due_ms,
+                    number: 0,
+                });
+            }
+        }
+    }
+
+    /// Every timer but those of reports.
+    fn each_timer(&self, each: &mut dyn FnMut(Timer)) {
+        let mut timers = Vec::new();
+        for step in &self.steps {
+            self.step_timers(step, &mut timers);
+            for due in timers.drain(..) {
+                each(due.of(&self.id, Some(&step.id)));
+            }
+        }
+        self.own_timers(&mut timers);
+        for due in timers {
+            each(due.of(&self.id, None));
+        }
     }
 
     fn report_place(&self, seq: u64) -> Result<usize, usize> {
@@ -358,16 +384,12 @@ impl Coordination {
 
     /// All timers of the coordination, for its digest.
     pub(crate) fn timers(&self) -> Vec<Timer> {
-        let steps = self
-            .steps
-            .iter()
-            .filter(|step| !step.state.is_final())
-            .flat_map(|step| self.step_timers(step));
         let reports = self
             .reports
             .iter()
             .filter_map(|(seq, report)| self.report_timer(*seq, report));
-        let all = self.own_timers().chain(steps).chain(reports).collect();
+        let mut all: Vec<Timer> = reports.collect();
+        self.each_timer(&mut |timer| all.push(timer));
         order::sort(all, Timer::cmp)
     }
 
@@ -378,7 +400,7 @@ impl Coordination {
         for step in &mut self.steps {
             step.children.shrink_to_fit();
             for edge in &mut step.def.depends_on {
-                if let Ok(at) = ids.binary_search(&edge.step_id) {
+                if let Ok(at) = ids.binary_search_by(|id| compare(id, &edge.step_id)) {
                     edge.step_id = ids[at].clone();
                 }
             }
@@ -491,7 +513,7 @@ impl State {
         let (live, own) = (&mut self.live, &mut self.index);
         let coordination = live.get_mut(id).expect("the coordination is live");
         own.edit_step(coordination, index, edit);
-        order::insert(&mut own.dirty, coordination.id.clone());
+        own.touch(&coordination.id);
     }
 
     /// Changes the coordination itself, in a way that may move the timers of all its steps.
@@ -501,7 +523,7 @@ impl State {
         index.disarm_all(coordination);
         edit(coordination);
         index.arm_all(coordination);
-        order::insert(&mut index.dirty, coordination.id.clone());
+        index.touch(&coordination.id);
     }
 
     /// Takes in a step that was added while the plan runs.
@@ -510,13 +532,12 @@ impl State {
         let index = &mut self.index;
         let Err(place) = coordination
             .steps
-            .binary_search_by(|known| known.id.cmp(&step.id))
+            .binary_search_by(|known| compare(&known.id, &step.id))
         else {
             return;
         };
-        for timer in coordination.own_timers() {
-            index.timers.disarm(&timer);
-        }
+        let mut timers = index.timers.lists();
+        coordination.own_timers(&mut timers[0]);
         // Steps are named by their places elsewhere; those behind move up by one.
         let moved = |at: usize| if at >= place { at + 1 } else { at };
         for known in &mut coordination.steps {
@@ -541,10 +562,9 @@ impl State {
         }
         index.slots.insert(coordination.candidate(&step));
         coordination.steps.insert(place, step);
-        for timer in coordination.own_timers() {
-            index.timers.arm(timer);
-        }
-        order::insert(&mut index.dirty, coordination.id.clone());
+        coordination.own_timers(&mut timers[1]);
+        index.timers.rearm(&coordination.id, None, timers);
+        index.touch(&coordination.id);
     }
 
     /// Gives a step a resource.
@@ -592,7 +612,8 @@ impl State {
         count: &dyn Fn(&mut Counts),
     ) {
         let coordination = self.live.get_mut(id).expect("the coordination is live");
-        let timers = coordination.own_timers().collect();
+        let mut timers = self.index.timers.lists();
+        coordination.own_timers(&mut timers[0]);
         order::remove(&mut coordination.skippable, &index);
         if coordination.steps[index].def.cleanup {
             coordination.open_cleanup -= 1;
@@ -602,8 +623,8 @@ impl State {
         coordination.last_end_seq = record.seq;
         coordination.last_end_ms = record.at_ms;
         count(&mut coordination.counts);
-        let left = coordination.own_timers().collect();
-        self.index.timers.rearm(timers, left);
+        coordination.own_timers(&mut timers[1]);
+        self.index.timers.rearm(&coordination.id, None, timers);
     }
 
     /// Changes a report, adds it or takes it away.
@@ -661,7 +682,7 @@ impl State {
             }
         }
         index.add_claims(&coordination);
-        order::insert(&mut index.dirty, coordination.id.clone());
+        index.touch(&coordination.id);
         self.live.insert(coordination.id.clone(), coordination);
     }
 
@@ -708,6 +729,14 @@ impl State {
 }
 
 impl Index {
+    /// A coordination may have something to settle.
+    pub(crate) fn touch(&mut self, id: &Name) {
+        let known = self.dirty.last().is_some_and(|last| same(last, id));
+        if !known {
+            order::insert(&mut self.dirty, id.clone());
+        }
+    }
+
     fn edit_step(
         &mut self,
         coordination: &mut Coordination,
@@ -717,7 +746,8 @@ impl Index {
         let step = &coordination.steps[index];
         let (was, slot, session) = (step.state, step.holds_slot(), step.holds_session());
         let waiter = step.is_waiter();
-        let timers = coordination.open_timers(step);
+        let mut timers = self.timers.lists();
+        coordination.step_timers(step, &mut timers[0]);
         // A waiting step that was put up for a slot stays so until it gets one or what it waits for is taken.
         let put_up =
             was == StepState::WaitingClaim && self.slots.contains(&coordination.id, &step.id);
@@ -741,7 +771,8 @@ impl Index {
             // Only now: a session that its step has taken meanwhile does not have to be forgotten and made anew.
             self.slots.remove(&coordination.id, &step.id);
         }
-        self.timers.rearm(timers, coordination.open_timers(step));
+        coordination.step_timers(step, &mut timers[1]);
+        self.timers.rearm(&coordination.id, Some(&step.id), timers);
         match before.filter(|_| !step.is_waiter()) {
             Some(before) => self.claims.remove_waiter(coordination, step, before),
             None if !waiter && step.is_waiter() => self.claims.add_waiter(coordination, step),
@@ -774,28 +805,10 @@ impl Index {
     }
 
     fn disarm_all(&mut self, coordination: &Coordination) {
-        let open = coordination
-            .steps
-            .iter()
-            .filter(|step| !step.state.is_final());
-        for timer in open
-            .flat_map(|step| coordination.step_timers(step))
-            .chain(coordination.own_timers())
-        {
-            self.timers.disarm(&timer);
-        }
+        coordination.each_timer(&mut |timer| self.timers.disarm(&timer));
     }
 
     fn arm_all(&mut self, coordination: &Coordination) {
-        let open = coordination
-            .steps
-            .iter()
-            .filter(|step| !step.state.is_final());
-        for timer in open
-            .flat_map(|step| coordination.step_timers(step))
-            .chain(coordination.own_timers())
-        {
-            self.timers.arm(timer);
-        }
+        coordination.each_timer(&mut |timer| self.timers.arm(timer));
     }
 }

@@ -25,6 +25,7 @@ use crate::id::split_attempt_key;
 use crate::lease;
 use crate::limit::KEPT_INPUTS_AN_ATTEMPT_MAX;
 use crate::message::{Caller, Notice, NoticeKind, PROBE_PREFIX};
+use crate::order::same;
 use crate::plan::ExpectedOutput;
 use crate::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use crate::state::{Coordination, State, Step, StepState};
@@ -90,7 +91,7 @@ pub(crate) fn decide_input(
         attempt: envelope.attempt.unwrap_or_default(),
         seq: state.next_seq(),
     };
-    if caller.session != envelope.source_session {
+    if !same(&caller.session, &envelope.source_session) {
         let says = format!(
             "{} is not the caller, {}",
             envelope.source_session, caller.session
@@ -112,11 +113,13 @@ pub(crate) fn decide_input(
         return input.reject(RejectionCode::UnknownAttempt, "attempt", says);
     }
     let digest = envelope.content_digest();
-    if let Some(known) = step.identity(&identity_key(
-        input.attempt,
-        envelope.intent.name(),
-        &envelope.part(),
-    )) {
+    let key = || identity_key(input.attempt, envelope.intent.name(), &envelope.part());
+    let known = if step.identities.is_empty() {
+        None
+    } else {
+        step.identity(&key())
+    };
+    if let Some(known) = known {
         if known.digest != digest {
             let says = format!(
                 "the same input came before with other content, at record {}",
@@ -346,7 +349,7 @@ impl Unheeded {
     fn of(envelope: &Envelope, content_digest: String) -> Self {
         Self {
             intent: envelope.intent.name().into(),
-            part: envelope.part(),
+            part: envelope.part().into_owned(),
             source_session: envelope.source_session.clone(),
             content_digest,
         }

@@ -4,7 +4,7 @@
 //! to the component.
 
 use crate::event::Name;
-use crate::order::{Key, Ordered, Part};
+use crate::order::{Key, Last, Ordered, Part, same};
 
 fn by_name(name: &str) -> Key {
     Key::of(&[Part::Whole(name.as_bytes())])
@@ -18,12 +18,14 @@ fn by_number(number: u64) -> Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Table<V> {
     all: Ordered<(Name, V)>,
+    last: Last,
 }
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
         Self {
             all: Ordered::default(),
+            last: Last::default(),
         }
     }
 }
@@ -34,21 +36,37 @@ impl<V> Table<V> {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.all.contains(&by_name(name))
+        self.find(name).is_some()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&V> {
-        self.all.get(&by_name(name)).map(|(_, value)| value)
+        self.all.at(self.find(name)?).map(|(_, value)| value)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut V> {
-        self.all.get_mut(&by_name(name)).map(|(_, value)| value)
+        self.all.at_mut(self.find(name)?).map(|(_, value)| value)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let last = self.last.get();
+        if self
+            .all
+            .at(last)
+            .is_some_and(|(known, _)| same(known, name))
+        {
+            return Some(last);
+        }
+        let place = self.all.find(&by_name(name))?;
+        self.last.set(place);
+        Some(place)
     }
 
     /// The value under a name, which is made where it is missing.
     pub(crate) fn get_or_insert(&mut self, name: &Name, make: impl FnOnce() -> V) -> &mut V {
-        let make = || (name.clone(), make());
-        &mut self.all.get_or_insert(&by_name(name), make).1
+        let known = self.find(name);
+        let place = known.unwrap_or_else(|| self.all.place(&by_name(name)));
+        self.last.set(place);
+        &mut self.all.at_or_insert(place, || (name.clone(), make())).1
     }
 
     /// Puts a value under a name, in the place of an older one.

@@ -48,16 +48,47 @@ pub(crate) struct Timer {
     pub(crate) number: u64,
 }
 
-impl Timer {
-    /// Its place among others, in the declared order.
-    fn key(&self) -> Key {
+/// An awaited time of a step, or of a coordination, without saying of which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) class: TimerClass,
+    pub(crate) due_ms: u64,
+    pub(crate) number: u64,
+}
+
+impl Due {
+    /// As a timer of a step, or where there is none of the coordination.
+    pub(crate) fn of(self, coordination: &Name, step: Option<&Name>) -> Timer {
+        Timer {
+            due_ms: self.due_ms,
+            class: self.class,
+            coordination: coordination.clone(),
+            step: step.cloned().unwrap_or_else(|| Name::from("")),
+            number: self.number,
+        }
+    }
+
+    /// The place of that timer among others, in the declared order.
+    fn key(self, coordination: &str, step: &str) -> Key {
         Key::of(&[
             Part::Number(self.due_ms),
             Part::Byte(self.class as u8),
-            Part::Text(&self.coordination),
-            Part::Text(&self.step),
+            Part::Text(coordination),
+            Part::Text(step),
             Part::Number(self.number),
         ])
+    }
+}
+
+impl Timer {
+    /// Its place among others, in the declared order.
+    fn key(&self) -> Key {
+        let due = Due {
+            class: self.class,
+            due_ms: self.due_ms,
+            number: self.number,
+        };
+        due.key(&self.coordination, &self.step)
     }
 }
 
@@ -65,6 +96,8 @@ impl Timer {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     all: Ordered<Timer>,
+    /// Memory for lists of awaited times: each change of a step makes two, nearly all of them short.
+    spare: [Vec<Due>; 2],
 }
 
 impl Timers {
@@ -76,18 +109,32 @@ impl Timers {
         self.all.remove(&timer.key());
     }
 
-    /// Arms some timers in the place of others; those that are among both stay as they are.
-    pub(crate) fn rearm(&mut self, before: Vec<Timer>, after: Vec<Timer>) {
-        for timer in &before {
-            if !after.contains(timer) {
-                self.disarm(timer);
+    /// Two empty lists, which [`Self::rearm`] takes back.
+    pub(crate) fn lists(&mut self) -> [Vec<Due>; 2] {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Arms some timers of a step, or of a coordination, in the place of others; those that are among both stay as they are.
+    pub(crate) fn rearm(
+        &mut self,
+        coordination: &Name,
+        step: Option<&Name>,
+        [mut before, mut after]: [Vec<Due>; 2],
+    ) {
+        for due in &before {
+            if !after.contains(due) {
+                let key = due.key(coordination, step.map_or("", |step| step));
+                self.all.remove(&key);
             }
         }
-        for timer in after {
-            if !before.contains(&timer) {
-                self.arm(timer);
+        for due in &after {
+            if !before.contains(due) {
+                self.arm(due.of(coordination, step));
             }
         }
+        before.clear();
+        after.clear();
+        self.spare = [before, after];
     }
 
     /// The timer to fire first at this time.

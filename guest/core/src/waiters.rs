@@ -214,6 +214,10 @@ impl Node {
 
     /// The first waiter of a mode other than one.
     fn first(&self, mode: Mode, parties: Parties, other_than: u64) -> Option<Rank> {
+        // Most resources that are held nobody waits for.
+        if self.waiting.len() == 0 {
+            return None;
+        }
         let by_priority = parties.strategy == Strategy::PriorityWins;
         let owner = if parties.mixed { DOMAIN_OWNER } else { OWNER };
         for (class, list) in [(0, APPROVED), (1, owner), (2, ANY)] {
@@ -233,6 +237,9 @@ impl Node {
 
     /// Those that nobody who waits here stands before; if not `all` only one that wants it alone.
     fn heads(&self, all: bool) -> Vec<u64> {
+        if self.waiting.len() == 0 {
+            return Vec::new();
+        }
         let parties = self.parties(None, None);
         let by_priority = parties.strategy == Strategy::PriorityWins;
         let owner = if parties.mixed { DOMAIN_OWNER } else { OWNER };
@@ -391,7 +398,7 @@ impl Claims {
     fn overlapping<'a>(&'a self, resource: &'a str) -> Vec<(&'a str, &'a Node)> {
         let known = |name: &'a str| Some((name, self.nodes.get(name)?));
         let mut found: Vec<(&str, &Node)> = known(resource).into_iter().collect();
-        found.extend(claim::ancestors(resource).into_iter().filter_map(known));
+        found.extend(claim::ancestors(resource).filter_map(known));
         let prefix = claim::inner_prefix(resource);
         let inner = self
             .nodes

@@ -9,6 +9,7 @@ use crate::compact::{Digest, Seldom, Unset};
 use crate::envelope::{DeliveryMode, FailureClass, PayloadRef, Priority};
 use crate::event::{Class, Detected, EscalationKind, Name, SkipReason};
 use crate::message::HookKind;
+use crate::order::compare;
 use crate::plan::{self, ExpectedOutput, Join, On, Risk};
 use std::ops::{Deref, DerefMut};
 
@@ -318,16 +319,29 @@ impl Read for Def {
 }
 
 impl From<plan::Step> for Def {
-    #[inline(never)]
     fn from(def: plan::Step) -> Self {
+        let edge = |dependency: &plan::Dependency| Edge {
+            step_id: Name::from(&*dependency.step_id),
+            on: dependency.on,
+        };
+        let edges = def.depends_on.iter().map(edge).collect();
+        let id = Name::from(&*def.step_id);
+        Self::new(def, id, edges)
+    }
+}
+
+impl Def {
+    /// A step of a plan under its id, with its dependencies.
+    #[inline(never)]
+    pub(crate) fn new(def: plan::Step, step_id: Name, depends_on: Vec<Edge>) -> Self {
         // All by name, so that none that a plan gets later is forgotten here.
         let plan::Step {
-            step_id,
+            step_id: _,
             target_session,
             payload,
             payload_ref,
             content_type,
-            depends_on,
+            depends_on: _,
             join,
             claims,
             owns,
@@ -343,15 +357,11 @@ impl From<plan::Step> for Def {
             expected_output,
             parent_step_id,
         } = def;
-        let edge = |dependency: plan::Dependency| Edge {
-            step_id: dependency.step_id.into(),
-            on: dependency.on,
-        };
         Self {
-            step_id: step_id.into(),
+            step_id,
             target_session: target_session.into(),
             payload,
-            depends_on: depends_on.into_iter().map(edge).collect(),
+            depends_on,
             join,
             priority,
             delivery_mode,
@@ -372,9 +382,7 @@ impl From<plan::Step> for Def {
             }),
         }
     }
-}
 
-impl Def {
     pub(crate) fn payload_digest(&self) -> String {
         plan::payload_digest(self.payload.as_deref(), self.payload_ref.as_ref())
     }
@@ -686,7 +694,7 @@ impl Step {
     pub(crate) fn identity(&self, key: &str) -> Option<&Identity> {
         let place = self
             .identities
-            .binary_search_by(|(known, _)| known.as_str().cmp(key));
+            .binary_search_by(|(known, _)| compare(known, key));
         place.ok().map(|place| &self.identities[place].1)
     }
 
@@ -704,7 +712,7 @@ impl Step {
         };
         match self
             .identities
-            .binary_search_by(|(known, _)| known.cmp(&key))
+            .binary_search_by(|(known, _)| compare(known, &key))
         {
             Ok(place) => self.identities[place].1 = identity,
             Err(place) => {
