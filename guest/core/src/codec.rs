@@ -113,18 +113,17 @@ impl<'a> Input<'a> {
         &self.text.as_bytes()[self.at..]
     }
 
-    /// Whether the input goes on with these bytes; takes them if so.
-    fn take(&mut self, bytes: &[u8]) -> bool {
-        let found = self.rest().starts_with(bytes);
-        if found {
-            self.at += bytes.len();
-        }
+    /// Whether the input goes on with this byte; takes it if so.
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.rest().first() == Some(&byte);
+        self.at += usize::from(found);
         found
     }
 
     /// Takes one byte that must stand here.
+    #[inline(never)]
     pub(crate) fn byte(&mut self, byte: u8, expected: &'static str) {
-        if !self.take(&[byte]) {
+        if !self.take(byte) {
             self.fail(expected);
         }
     }
@@ -132,17 +131,16 @@ impl<'a> Input<'a> {
     /// Whether the object that is being read goes on with this member, named as [`name`] says; takes its name if so.
     #[inline(never)]
     pub(crate) fn next(&mut self, name: &str) -> bool {
+        let before = self.text.as_bytes()[..self.at].last();
         // No value ends with a brace that opens.
-        let comma = !self.text.as_bytes()[..self.at].ends_with(b"{");
-        let rest = self.rest();
-        let rest = if comma {
-            rest.strip_prefix(b",")
-        } else {
-            Some(rest)
+        let from = match (before, self.rest()) {
+            (Some(b'{'), rest) => rest,
+            (_, [b',', rest @ ..]) => rest,
+            _ => return false,
         };
-        let found = rest.is_some_and(|rest| rest.starts_with(name.as_bytes()));
+        let found = starts_with(from, name.as_bytes());
         if found {
-            self.at += usize::from(comma) + name.len();
+            self.at = self.text.len() - from.len() + name.len();
         }
         found
     }
@@ -181,12 +179,12 @@ impl<'a> Input<'a> {
     /// Takes a list, entry by entry.
     fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
         self.byte(b'[', "a list");
-        if self.take(b"]") {
+        if self.take(b']') {
             return;
         }
         while self.failed.is_none() {
             entry(self);
-            if self.take(b"]") {
+            if self.take(b']') {
                 return;
             }
             self.byte(b',', "a comma or the end of the list");
@@ -194,9 +192,24 @@ impl<'a> Input<'a> {
     }
 
     /// Takes a text; borrowed where nothing in it is escaped.
+    #[inline(never)]
     pub(crate) fn string(&mut self) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed("");
         self.byte(b'"', "a text");
+        let rest = self.rest();
+        let len = plain_len(rest);
+        if rest.get(len) != Some(&b'"') {
+            return self.escaped_string();
+        }
+        let from = self.at;
+        self.at += len + 1;
+        // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
+        Cow::Borrowed(self.text.get(from..from + len).unwrap_or_default())
+    }
+
+    /// The rest of a text that does not end before an escape.
+    #[inline(never)]
+    fn escaped_string(&mut self) -> Cow<'a, str> {
+        let mut text = String::new();
         while self.failed.is_none() {
             let from = self.at;
             let len = plain_len(self.rest());
@@ -205,12 +218,11 @@ impl<'a> Input<'a> {
                 break;
             }
             self.at += len;
-            // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
             text += self.text.get(from..self.at).unwrap_or_default();
-            if self.take(b"\"") {
-                return text;
+            if self.take(b'"') {
+                return Cow::Owned(text);
             }
-            text.to_mut().push(self.escape());
+            text.push(self.escape());
         }
         Cow::Borrowed("")
     }
@@ -242,24 +254,22 @@ impl<'a> Input<'a> {
         ' '
     }
 
+    #[inline(never)]
     fn integer(&mut self, max: u64) -> u64 {
-        let digits = self
-            .rest()
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        let text = self.text.get(self.at..self.at + digits).unwrap_or_default();
-        let zero_led = digits > 1 && text.starts_with('0');
-        match text.parse() {
-            Ok(value) if value <= max && !zero_led => {
-                self.at += digits;
-                value
-            }
-            _ => {
-                self.fail("a whole number within its bound");
-                0
-            }
+        let rest = self.rest();
+        let (mut value, mut digits) = (0_u64, 0);
+        // No bound has more digits than the largest integer of the contract.
+        while let Some(digit @ b'0'..=b'9') = rest.get(digits).filter(|_| digits <= 16) {
+            value = value * 10 + u64::from(digit - b'0');
+            digits += 1;
         }
+        let zero_led = digits > 1 && rest[0] == b'0';
+        if digits == 0 || zero_led || value > max {
+            self.fail("a whole number within its bound");
+            return 0;
+        }
+        self.at += digits;
+        value
     }
 
     /// Nothing may be left, and nothing may have failed.
@@ -277,7 +287,28 @@ impl<'a> Input<'a> {
 /// The place of a word in a list.
 #[inline(never)]
 pub(crate) fn place_of(words: &[&str], word: &str) -> Option<usize> {
-    words.iter().position(|known| *known == word)
+    let word = word.as_bytes();
+    words.iter().position(|known| same(known.as_bytes(), word))
+}
+
+/// Whether two texts are the same. Not by `==`, which is a call, and in the component goes byte by byte.
+#[inline]
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && starts_with(a, b)
+}
+
+/// Whether a text begins with another one.
+#[inline(never)]
+fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    let Some(text) = text.get(..start.len()) else {
+        return false;
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let (known_words, known_rest) = start.as_chunks::<8>();
+    let mut words = words.iter().zip(known_words);
+    let mut rest = rest.iter().zip(known_rest);
+    words.all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && rest.all(|(a, b)| a == b)
 }
 
 /// Takes a member that must be there.
@@ -484,8 +515,11 @@ impl Write for bool {
 
 impl Read for bool {
     fn read(input: &mut Input<'_>) -> Self {
-        let value = input.take(b"true");
-        if !value && !input.take(b"false") {
+        let value = starts_with(input.rest(), b"true");
+        let len = if value { 4 } else { 5 };
+        if value || starts_with(input.rest(), b"false") {
+            input.at += len;
+        } else {
             input.fail("true or false");
         }
         value

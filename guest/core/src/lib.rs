@@ -34,6 +34,7 @@ pub mod event;
 mod graph;
 mod hook;
 pub mod id;
+mod json;
 mod lease;
 pub mod ledger;
 mod legal;

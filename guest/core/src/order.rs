@@ -47,6 +47,11 @@ fn sort_places(places: &mut Vec<usize>, compare: &dyn Fn(usize, usize) -> Orderi
 
 /// Puts a value where it belongs in a sorted list without equals; false if it is there already.
 pub(crate) fn insert<T: Ord>(list: &mut Vec<T>, value: T) -> bool {
+    // Mostly it is a new one, behind all others.
+    if list.last().is_none_or(|last| *last < value) {
+        list.push(value);
+        return true;
+    }
     match list.binary_search(&value) {
         Ok(_) => false,
         Err(place) => {
