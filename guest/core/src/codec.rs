@@ -209,7 +209,16 @@ impl<'a> Input<'a> {
     /// The rest of a text that does not end before an escape.
     #[inline(never)]
     fn escaped_string(&mut self) -> Cow<'a, str> {
-        let mut text = String::new();
+        // Room for all of it at once: some texts are kept for long.
+        let mut rest = self.rest();
+        while let [byte, after @ ..] = rest {
+            match byte {
+                b'"' => break,
+                b'\\' => rest = after.get(1..).unwrap_or_default(),
+                _ => rest = after,
+            }
+        }
+        let mut text = String::with_capacity(self.rest().len() - rest.len());
         while self.failed.is_none() {
             let from = self.at;
             let len = plain_len(self.rest());
@@ -229,23 +238,31 @@ impl<'a> Input<'a> {
 
     fn escape(&mut self) -> char {
         let rest = self.rest();
-        let byte = match rest.get(1) {
-            Some(b'b') => Some(0x08),
-            Some(b'f') => Some(0x0c),
-            Some(b'n') => Some(b'\n'),
-            Some(b'r') => Some(b'\r'),
-            Some(b't') => Some(b'\t'),
-            Some(b'u') => {
-                let digits = self.text.get(self.at + 4..self.at + 6);
-                digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            }
-            other => other.copied(),
+        let short = match rest.get(1) {
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0c,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(byte @ (b'"' | b'\\')) => *byte,
+            _ => return self.long_escape(),
         };
+        if rest[0] != b'\\' {
+            return self.long_escape();
+        }
+        self.at += 2;
+        char::from(short)
+    }
+
+    #[inline(never)]
+    fn long_escape(&mut self) -> char {
+        let digits = self.text.get(self.at + 4..self.at + 6);
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         if let Some(byte) = byte.filter(|byte| plain_len(&[*byte]) == 0) {
             // Whether this is its one form is seen where that is written.
             let mut form = Vec::with_capacity(6);
             write_escape(byte, &mut form);
-            if rest.starts_with(&form) {
+            if self.rest().starts_with(&form) {
                 self.at += form.len();
                 return char::from(byte);
             }
@@ -294,21 +311,26 @@ pub(crate) fn place_of(words: &[&str], word: &str) -> Option<usize> {
 /// Whether two texts are the same. Not by `==`, which is a call, and in the component goes byte by byte.
 #[inline]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && starts_with(a, b)
+    a.len() == b.len() && same_bytes(a, b)
+}
+
+#[inline(never)]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    // The last eight may be compared twice.
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(last_of_a), Some(last_of_b)) => {
+            let mut words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+            last_of_a == last_of_b && words.all(|(a, b)| a == b)
+        }
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
+    }
 }
 
 /// Whether a text begins with another one.
-#[inline(never)]
+#[inline]
 fn starts_with(text: &[u8], start: &[u8]) -> bool {
-    let Some(text) = text.get(..start.len()) else {
-        return false;
-    };
-    let (words, rest) = text.as_chunks::<8>();
-    let (known_words, known_rest) = start.as_chunks::<8>();
-    let mut words = words.iter().zip(known_words);
-    let mut rest = rest.iter().zip(known_rest);
-    words.all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
-        && rest.all(|(a, b)| a == b)
+    text.get(..start.len())
+        .is_some_and(|text| same(text, start))
 }
 
 /// Takes a member that must be there.

@@ -126,11 +126,14 @@ impl<'a> Visitor<'a> for &mut Parser<'a> {
         let mut seen = 0_u64;
         let mut again = false;
         while let Some(Json::Text(name)) = object.next_key_seed(&mut *self)? {
-            let value = object.next_value_seed(&mut *self)?;
-            // Two names with one mark may be the same.
-            let mark = mark(&name);
-            again |= seen & mark != 0;
+            // Names that are the same have the same mark.
+            let mark = 1 << (mark(name.as_bytes()) % 64);
+            if seen & mark != 0 && !again {
+                let before = &self.members[from..];
+                again = before.len() > FEW || place_of(before, 0, &name).is_some();
+            }
             seen |= mark;
+            let value = object.next_value_seed(&mut *self)?;
             self.members.push((name, value));
         }
         let members = self.members.drain(from..);
@@ -141,11 +144,13 @@ impl<'a> Visitor<'a> for &mut Parser<'a> {
     }
 }
 
-/// A bit for a name.
-fn mark(name: &str) -> u64 {
-    let (first, last) = (name.bytes().next(), name.bytes().next_back());
-    let byte = |byte: Option<u8>| u64::from(byte.unwrap_or_default());
-    1 << ((name.len() as u64 + byte(first) * 5 + byte(last) * 11) % 64)
+/// Up to so many members it is looked whether one comes again; where there are more they are sorted for that.
+const FEW: usize = 64;
+
+/// A number for a name, mostly another one for each name of an object.
+fn mark(name: &[u8]) -> usize {
+    let byte = |byte: Option<&u8>| usize::from(*byte.unwrap_or(&0));
+    name.len() + 5 * byte(name.first()) + 11 * byte(name.last())
 }
 
 /// Members without those that come again later.
