@@ -81,7 +81,10 @@ impl std::error::Error for Malformed {}
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     text: &'a str,
-    at: usize,
+    /// What is left of it.
+    rest: &'a [u8],
+    /// An object was opened, and nothing was taken off it yet.
+    opened: bool,
     failed: Option<Malformed>,
 }
 
@@ -91,16 +94,18 @@ impl<'a> Input<'a> {
     pub fn new(text: &'a str) -> Self {
         Self {
             text,
-            at: 0,
+            rest: text.as_bytes(),
+            opened: false,
             failed: None,
         }
     }
 
     /// Marks the input as failed at the present place; the first mark stays.
+    #[inline(never)]
     pub fn fail(&mut self, expected: &'static str) {
-        let at = self.at;
+        let at = self.at();
         self.failed.get_or_insert(Malformed { at, expected });
-        self.at = self.text.len();
+        self.rest = &[];
     }
 
     /// Where the input failed, if it did.
@@ -109,15 +114,34 @@ impl<'a> Input<'a> {
         self.failed
     }
 
-    fn rest(&self) -> &'a [u8] {
-        &self.text.as_bytes()[self.at..]
+    fn at(&self) -> usize {
+        self.text.len() - self.rest.len()
+    }
+
+    /// Takes so many bytes, none of which begin or end within a character.
+    fn take_text(&mut self, len: usize) -> &'a str {
+        let from = self.at();
+        self.rest = self.rest.get(len..).unwrap_or_default();
+        // `get` spares the component the panic of a cut within a character.
+        self.text.get(from..from + len).unwrap_or_default()
+    }
+
+    /// Takes all before the last place of a text that does not occur in strings.
+    pub(crate) fn take_before(&mut self, last: &str) -> Option<&'a str> {
+        let mut places = self.rest.windows(last.len());
+        let len = places.rposition(|place| same(place, last.as_bytes()))?;
+        Some(self.take_text(len))
     }
 
     /// Whether the input goes on with this byte; takes it if so.
     fn take(&mut self, byte: u8) -> bool {
-        let found = self.rest().first() == Some(&byte);
-        self.at += usize::from(found);
-        found
+        match self.rest {
+            [first, rest @ ..] if *first == byte => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Takes one byte that must stand here.
@@ -131,16 +155,15 @@ impl<'a> Input<'a> {
     /// Whether the object that is being read goes on with this member, named as [`name`] says; takes its name if so.
     #[inline(never)]
     pub(crate) fn next(&mut self, name: &str) -> bool {
-        let before = self.text.as_bytes()[..self.at].last();
-        // No value ends with a brace that opens.
-        let from = match (before, self.rest()) {
-            (Some(b'{'), rest) => rest,
-            (_, [b',', rest @ ..]) => rest,
+        let rest = match self.rest {
+            rest if self.opened => rest,
+            [b',', rest @ ..] => rest,
             _ => return false,
         };
-        let found = starts_with(from, name.as_bytes());
+        let found = starts_with(rest, name.as_bytes());
         if found {
-            self.at = self.text.len() - from.len() + name.len();
+            self.rest = &rest[name.len()..];
+            self.opened = false;
         }
         found
     }
@@ -157,13 +180,25 @@ impl<'a> Input<'a> {
     /// Begins an object.
     #[inline(never)]
     pub(crate) fn open(&mut self) {
-        self.byte(b'{', "an object");
+        self.open_as("an object");
+    }
+
+    /// Begins an object, of which is said what it is.
+    pub(crate) fn open_as(&mut self, expected: &'static str) {
+        self.byte(b'{', expected);
+        self.opened = true;
     }
 
     /// Ends an object.
     #[inline(never)]
     pub(crate) fn close(&mut self) {
-        self.byte(b'}', "a member in its order, or the end of the object");
+        self.close_as("a member in its order, or the end of the object");
+    }
+
+    /// Ends an object, or says what was expected instead.
+    pub(crate) fn close_as(&mut self, expected: &'static str) {
+        self.byte(b'}', expected);
+        self.opened = false;
     }
 
     /// Takes a word, and answers with its place among those known.
@@ -195,22 +230,20 @@ impl<'a> Input<'a> {
     #[inline(never)]
     pub(crate) fn string(&mut self) -> Cow<'a, str> {
         self.byte(b'"', "a text");
-        let rest = self.rest();
-        let len = plain_len(rest);
-        if rest.get(len) != Some(&b'"') {
+        let len = plain_len(self.rest);
+        if self.rest.get(len) != Some(&b'"') {
             return self.escaped_string();
         }
-        let from = self.at;
-        self.at += len + 1;
-        // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
-        Cow::Borrowed(self.text.get(from..from + len).unwrap_or_default())
+        let text = self.take_text(len);
+        self.rest = &self.rest[1..];
+        Cow::Borrowed(text)
     }
 
     /// The rest of a text that does not end before an escape.
     #[inline(never)]
     fn escaped_string(&mut self) -> Cow<'a, str> {
         // Room for all of it at once: some texts are kept for long.
-        let mut rest = self.rest();
+        let mut rest = self.rest;
         while let [byte, after @ ..] = rest {
             match byte {
                 b'"' => break,
@@ -218,16 +251,14 @@ impl<'a> Input<'a> {
                 _ => rest = after,
             }
         }
-        let mut text = String::with_capacity(self.rest().len() - rest.len());
+        let mut text = String::with_capacity(self.rest.len() - rest.len());
         while self.failed.is_none() {
-            let from = self.at;
-            let len = plain_len(self.rest());
-            if len == self.rest().len() {
+            let len = plain_len(self.rest);
+            if len == self.rest.len() {
                 self.fail("the end of a text");
                 break;
             }
-            self.at += len;
-            text += self.text.get(from..self.at).unwrap_or_default();
+            text += self.take_text(len);
             if self.take(b'"') {
                 return Cow::Owned(text);
             }
@@ -237,33 +268,29 @@ impl<'a> Input<'a> {
     }
 
     fn escape(&mut self) -> char {
-        let rest = self.rest();
-        let short = match rest.get(1) {
-            Some(b'b') => 0x08,
-            Some(b'f') => 0x0c,
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(byte @ (b'"' | b'\\')) => *byte,
+        let short = match self.rest {
+            [b'\\', b'b', ..] => 0x08,
+            [b'\\', b'f', ..] => 0x0c,
+            [b'\\', b'n', ..] => b'\n',
+            [b'\\', b'r', ..] => b'\r',
+            [b'\\', b't', ..] => b'\t',
+            [b'\\', byte @ (b'"' | b'\\'), ..] => *byte,
             _ => return self.long_escape(),
         };
-        if rest[0] != b'\\' {
-            return self.long_escape();
-        }
-        self.at += 2;
+        self.rest = &self.rest[2..];
         char::from(short)
     }
 
     #[inline(never)]
     fn long_escape(&mut self) -> char {
-        let digits = self.text.get(self.at + 4..self.at + 6);
+        let digits = self.text.get(self.at() + 4..self.at() + 6);
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         if let Some(byte) = byte.filter(|byte| plain_len(&[*byte]) == 0) {
             // Whether this is its one form is seen where that is written.
             let mut form = Vec::with_capacity(6);
             write_escape(byte, &mut form);
-            if self.rest().starts_with(&form) {
-                self.at += form.len();
+            if self.rest.starts_with(&form) {
+                self.rest = &self.rest[form.len()..];
                 return char::from(byte);
             }
         }
@@ -273,7 +300,7 @@ impl<'a> Input<'a> {
 
     #[inline(never)]
     fn integer(&mut self, max: u64) -> u64 {
-        let rest = self.rest();
+        let rest = self.rest;
         let (mut value, mut digits) = (0_u64, 0);
         // No bound has more digits than the largest integer of the contract.
         while let Some(digit @ b'0'..=b'9') = rest.get(digits).filter(|_| digits <= 16) {
@@ -285,7 +312,7 @@ impl<'a> Input<'a> {
             self.fail("a whole number within its bound");
             return 0;
         }
-        self.at += digits;
+        self.rest = &rest[digits..];
         value
     }
 
@@ -294,7 +321,7 @@ impl<'a> Input<'a> {
     /// # Errors
     /// The first place where the text is not canonical.
     pub fn end(&mut self) -> Result<(), Malformed> {
-        if self.at < self.text.len() {
+        if !self.rest.is_empty() {
             self.fail("the end");
         }
         self.failed.map_or(Ok(()), Err)
@@ -537,10 +564,11 @@ impl Write for bool {
 
 impl Read for bool {
     fn read(input: &mut Input<'_>) -> Self {
-        let value = starts_with(input.rest(), b"true");
-        let len = if value { 4 } else { 5 };
-        if value || starts_with(input.rest(), b"false") {
-            input.at += len;
+        let value = starts_with(input.rest, b"true");
+        if value {
+            input.take_text(4);
+        } else if starts_with(input.rest, b"false") {
+            input.take_text(5);
         } else {
             input.fail("true or false");
         }

@@ -11,6 +11,7 @@ use crate::envelope::{DeliveryMode, PayloadRef, Priority, Trace};
 use crate::message::{Caller, HookKind, HumanVerdict, Role};
 use crate::plan::{Fallback, Level, Plan, Step};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Version of the line format.
@@ -749,8 +750,17 @@ impl Record {
     /// # Errors
     /// What is wrong with it.
     pub fn parse_linked(line: &str) -> Result<(Self, String, String), ReadError> {
+        let linked = Self::parse_by(line, None)?;
+        Ok((linked.record, linked.prev.into(), linked.hash.into()))
+    }
+
+    /// As [`Record::parse_linked`]. A plan that the rules read as it stands is read by them alone.
+    pub(crate) fn parse_by<'a>(
+        line: &'a str,
+        rules: Option<&Config>,
+    ) -> Result<Linked<'a>, ReadError> {
         let mut input = Input::new(line);
-        input.byte(b'{', "a record");
+        input.open_as("a record");
         input.required(name!("v"));
         let version = u32::read(&mut input);
         if version != LINE_VERSION {
@@ -777,15 +787,24 @@ impl Record {
         if let Some(malformed) = input.failed() {
             return Err(malformed.into());
         }
-        let event = Event::read_data(&type_name, &mut input)?;
+        let created = (type_name == Created::TYPE).then_some(rules).flatten();
+        let created = created.and_then(|rules| Created::read_by(&input, rules));
+        let sound = created.is_some();
+        let event = match created {
+            Some((created, after)) => {
+                input = after;
+                created.into()
+            }
+            None => Event::read_data(&type_name, &mut input)?,
+        };
         input.required(name!("prev"));
-        let prev = String::read(&mut input);
+        let prev = input.string();
         input.required(name!("hash"));
-        let hash = String::read(&mut input);
-        input.byte(b'}', "the end of the record");
+        let hash = input.string();
+        input.close_as("the end of the record");
         input.end()?;
-        Ok((
-            Self {
+        Ok(Linked {
+            record: Self {
                 seq,
                 at_ms,
                 coordination_id,
@@ -797,7 +816,43 @@ impl Record {
             },
             prev,
             hash,
-        ))
+            sound,
+        })
+    }
+}
+
+/// A record as its line has it.
+pub(crate) struct Linked<'a> {
+    pub(crate) record: Record,
+    pub(crate) prev: Cow<'a, str>,
+    pub(crate) hash: Cow<'a, str>,
+    /// The plan in it is one that the rules take, and has the digest that the record says.
+    pub(crate) sound: bool,
+}
+
+impl Created {
+    const TYPE: &'static str = "coordination.created";
+
+    /// Reads the plan by its rules, and what stands around it: where that is all in order the second reading is saved that
+    /// would say so. What is wrong otherwise others say.
+    fn read_by<'a>(input: &Input<'a>, rules: &Config) -> Option<(Self, Input<'a>)> {
+        let mut input = input.clone();
+        input.open();
+        let version = codec::read_req(&mut input, name!("rules"));
+        input.required(name!("plan"));
+        let text = input.take_before(concat!(",", name!("planDigest")))?;
+        let plan_digest: String = codec::read_req(&mut input, name!("planDigest"));
+        let caller = codec::read_req(&mut input, name!("caller"));
+        input.close();
+        let (plan, canonical) = Plan::parse_canonical(text, rules).ok()?;
+        let sound = canonical == text && sha256_hex(&[text.as_bytes()]) == plan_digest;
+        let created = Self {
+            rules: version,
+            plan,
+            plan_digest,
+            caller,
+        };
+        (sound && input.failed().is_none()).then_some((created, input))
     }
 }
 

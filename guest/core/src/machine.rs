@@ -13,7 +13,7 @@ use crate::dispatch::decide_slot;
 use crate::draft::Draft;
 use crate::effect::Effects;
 use crate::envelope::Envelope;
-use crate::event::{Name, ReadError, Record};
+use crate::event::{Name, Record};
 use crate::legal;
 use crate::limit;
 use crate::message::{Caller, HookVerdict, Host, HumanVerdict, Notice};
@@ -486,22 +486,19 @@ impl Machine {
             chain.push(line)?;
         }
         let fault = |kind, message| LedgerFault { seq, kind, message };
-        let (mut record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
-            ReadError::Malformed(says) => fault(
-                LedgerFaultKind::BrokenChain,
-                format!("is not a record: {says}"),
-            ),
-            ReadError::Unsupported(says) => fault(LedgerFaultKind::Unsupported, says),
-        })?;
-        if record.seq != seq || prev != self.state.head.hash {
+        let linked = Record::parse_by(line, self.state.config());
+        let linked = linked.map_err(|error| ledger::unread(seq, error))?;
+        let mut record = linked.record;
+        if record.seq != seq || linked.prev != self.state.head.hash {
             let says = format!(
                 "is record {} where {seq} is due, or does not follow the one before",
                 record.seq
             );
             return Err(fault(LedgerFaultKind::BrokenChain, says));
         }
-        legal::check(&self.state, &record).map_err(|(kind, says)| fault(kind, says))?;
-        apply(&mut self.state, &mut record, hash);
+        let legal = legal::check(&self.state, &record, linked.sound);
+        legal.map_err(|(kind, says)| fault(kind, says))?;
+        apply(&mut self.state, &mut record, linked.hash.into_owned());
         Ok(())
     }
 
@@ -867,7 +864,7 @@ impl Machine {
             event: draft.event,
         };
         debug_assert_eq!(
-            legal::check(&self.state, &record),
+            legal::check(&self.state, &record, false),
             Ok(()),
             "a live record that replay would refuse"
         );
