@@ -845,7 +845,8 @@ impl Created {
         let caller = codec::read_req(&mut input, name!("caller"));
         input.close();
         let (plan, canonical) = Plan::parse_canonical(text, rules).ok()?;
-        let sound = canonical == text && sha256_hex(&[text.as_bytes()]) == plan_digest;
+        let sound = codec::same(canonical.as_bytes(), text.as_bytes())
+            && sha256_hex(&[text.as_bytes()]) == plan_digest;
         let created = Self {
             rules: version,
             plan,

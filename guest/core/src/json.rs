@@ -123,16 +123,10 @@ impl<'a> Visitor<'a> for &mut Parser<'a> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut object: A) -> Result<Json<'a>, A::Error> {
         let from = self.members.len();
-        let mut seen = 0_u64;
+        let mut seen = Seen::default();
         let mut again = false;
         while let Some(Json::Text(name)) = object.next_key_seed(&mut *self)? {
-            // Names that are the same have the same mark.
-            let mark = 1 << (mark(name.as_bytes()) % 64);
-            if seen & mark != 0 && !again {
-                let before = &self.members[from..];
-                again = before.len() > FEW || place_of(before, 0, &name).is_some();
-            }
-            seen |= mark;
+            again = again || seen.again(&self.members[from..], &name);
             let value = object.next_value_seed(&mut *self)?;
             self.members.push((name, value));
         }
@@ -144,13 +138,23 @@ impl<'a> Visitor<'a> for &mut Parser<'a> {
     }
 }
 
-/// Up to so many members it is looked whether one comes again; where there are more they are sorted for that.
-const FEW: usize = 64;
+/// The names of an object so far, by a mark for each; names that are the same have the same mark.
+#[derive(Default)]
+struct Seen(u64);
 
-/// A number for a name, mostly another one for each name of an object.
-fn mark(name: &[u8]) -> usize {
-    let byte = |byte: Option<&u8>| usize::from(*byte.unwrap_or(&0));
-    name.len() + 5 * byte(name.first()) + 11 * byte(name.last())
+impl Seen {
+    /// Up to so many members it is looked whether a name comes again.
+    const FEW: usize = 64;
+
+    /// Whether a name may have been among those of the members before; surely not where the answer is no.
+    fn again(&mut self, before: &[Member<'_>], name: &str) -> bool {
+        let bytes = name.as_bytes();
+        let byte = |byte: Option<&u8>| usize::from(*byte.unwrap_or(&0));
+        let mark = 1 << ((bytes.len() + 5 * byte(bytes.first()) + 11 * byte(bytes.last())) % 64);
+        let marked = self.0 & mark != 0;
+        self.0 |= mark;
+        marked && (before.len() > Self::FEW || place_of(before, 0, name).is_some())
+    }
 }
 
 /// Members without those that come again later.

@@ -7,6 +7,7 @@
 use crate::apply::apply;
 use crate::arbitration::{self, Contest, Policy};
 use crate::claim::{Access, ClaimRequest, Region};
+use crate::codec::same;
 use crate::deadline::decide_timer;
 use crate::decision::{Answer, Decision};
 use crate::dispatch::decide_slot;
@@ -489,7 +490,8 @@ impl Machine {
         let linked = Record::parse_by(line, self.state.config());
         let linked = linked.map_err(|error| ledger::unread(seq, error))?;
         let mut record = linked.record;
-        if record.seq != seq || linked.prev != self.state.head.hash {
+        let follows = same(linked.prev.as_bytes(), self.state.head.hash.as_bytes());
+        if record.seq != seq || !follows {
             let says = format!(
                 "is record {} where {seq} is due, or does not follow the one before",
                 record.seq
