@@ -750,14 +750,19 @@ impl Record {
     /// # Errors
     /// What is wrong with it.
     pub fn parse_linked(line: &str) -> Result<(Self, String, String), ReadError> {
-        let linked = Self::parse_by(line, None)?;
+        let names = &mut |id: Option<&str>, step_id: Option<&str>| {
+            (id.map(Name::from), step_id.map(Name::from))
+        };
+        let linked = Self::parse_by(line, None, names)?;
         Ok((linked.record, linked.prev.into(), linked.hash.into()))
     }
 
-    /// As [`Record::parse_linked`]. A plan that the rules read as it stands is read by them alone.
+    /// As [`Record::parse_linked`]. A plan that the rules read as it stands is read by them alone; the coordination and the
+    /// step get the names that are given for their ids.
     pub(crate) fn parse_by<'a>(
         line: &'a str,
         rules: Option<&Config>,
+        names: &mut Names<'_>,
     ) -> Result<Linked<'a>, ReadError> {
         let mut input = Input::new(line);
         input.open_as("a record");
@@ -777,8 +782,11 @@ impl Record {
         let at_ms = u64::read(&mut input);
         input.required(name!("type"));
         let type_name = input.string();
-        let coordination_id = codec::read_opt(&mut input, name!("coordinationId"));
-        let step_id = codec::read_opt(&mut input, name!("stepId"));
+        let id = input.next(name!("coordinationId"));
+        let id = id.then(|| input.string());
+        let step_id = input.next(name!("stepId"));
+        let step_id = step_id.then(|| input.string());
+        let (coordination_id, step_id) = names(id.as_deref(), step_id.as_deref());
         let attempt = codec::read_opt(&mut input, name!("attempt"));
         let cause = codec::read_opt(&mut input, name!("cause"));
         let trace = codec::read_opt(&mut input, name!("trace"));
@@ -820,6 +828,9 @@ impl Record {
         })
     }
 }
+
+/// Gives names for ids.
+type Names<'a> = dyn FnMut(Option<&str>, Option<&str>) -> (Option<Name>, Option<Name>) + 'a;
 
 /// A record as its line has it.
 pub(crate) struct Linked<'a> {

@@ -65,7 +65,7 @@ impl<'a> Graph<'a> {
                 itself = true;
                 let says = format!("is {step_id}, the step itself");
                 object.problem(&member(), "self-dependency", says);
-            } else if !order::insert(&mut seen, (name, *on as u8)) {
+            } else if edges.len() > 1 && !order::insert(&mut seen, (name, *on as u8)) {
                 let says = format!("is {name} again");
                 object.problem(&member(), "duplicate-dependency", says);
             }

@@ -3,7 +3,7 @@
 //! Does not know what records mean; whether the rules allow one is tested in `legal.rs`.
 
 use crate::digest::sha256_hex;
-use crate::event::{ReadError, hashed_part};
+use crate::event::hashed_part;
 use crate::receipt::{Head, LedgerFault, LedgerFaultKind};
 
 /// A ledger that is being verified line by line.
@@ -11,18 +11,6 @@ use crate::receipt::{Head, LedgerFault, LedgerFaultKind};
 pub struct Chain {
     /// The last line that held.
     pub head: Head,
-}
-
-/// What is wrong with a line that cannot be read.
-pub(crate) fn unread(seq: u64, error: ReadError) -> LedgerFault {
-    let (kind, message) = match error {
-        ReadError::Malformed(says) => {
-            let says = format!("is not a record: {says}");
-            (LedgerFaultKind::BrokenChain, says)
-        }
-        ReadError::Unsupported(says) => (LedgerFaultKind::Unsupported, says),
-    };
-    LedgerFault { seq, kind, message }
 }
 
 /// What ties a line to its place, read off its two ends, where canonical lines have it.

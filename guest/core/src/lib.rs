@@ -46,6 +46,7 @@ pub mod plan;
 mod policy;
 mod read;
 pub mod receipt;
+mod replay;
 mod report;
 mod settle;
 mod slot;

@@ -7,7 +7,6 @@
 use crate::apply::apply;
 use crate::arbitration::{self, Contest, Policy};
 use crate::claim::{Access, ClaimRequest, Region};
-use crate::codec::same;
 use crate::deadline::decide_timer;
 use crate::decision::{Answer, Decision};
 use crate::dispatch::decide_slot;
@@ -19,8 +18,8 @@ use crate::legal;
 use crate::limit;
 use crate::message::{Caller, HookVerdict, Host, HumanVerdict, Notice};
 use crate::receipt::{
-    CallError, GrantReceipt, GuardVerdict, Head, LedgerFault, LedgerFaultKind, PlanReceipt,
-    Receipt, Rejection, RejectionCode, SnapshotChunk,
+    CallError, GrantReceipt, GuardVerdict, Head, LedgerFault, PlanReceipt, Receipt, Rejection,
+    RejectionCode, SnapshotChunk,
 };
 use crate::report::decide_acknowledge;
 use crate::settle::{decide_skips, decide_stops, decide_terminal};
@@ -29,7 +28,7 @@ use crate::state::State;
 use crate::step::{decide_envelope, decide_notice};
 use crate::submission::{PlanDecision, decide_configure, decide_plan, plan_receipt};
 use crate::{child, contest, ending, escalation, hook, lease};
-use crate::{describe, ledger, snapshot};
+use crate::{describe, ledger, replay, snapshot};
 
 /// Result of one input.
 pub type Answered<T> = Result<T, Rejection>;
@@ -482,25 +481,14 @@ impl Machine {
         line: &str,
         checked: bool,
     ) -> Result<(), LedgerFault> {
-        let seq = self.state.next_seq();
         if !checked {
             chain.push(line)?;
         }
-        let fault = |kind, message| LedgerFault { seq, kind, message };
-        let linked = Record::parse_by(line, self.state.config());
-        let linked = linked.map_err(|error| ledger::unread(seq, error))?;
-        let mut record = linked.record;
-        let follows = same(linked.prev.as_bytes(), self.state.head.hash.as_bytes());
-        if record.seq != seq || !follows {
-            let says = format!(
-                "is record {} where {seq} is due, or does not follow the one before",
-                record.seq
-            );
-            return Err(fault(LedgerFaultKind::BrokenChain, says));
-        }
-        let legal = legal::check(&self.state, &record, linked.sound);
-        legal.map_err(|(kind, says)| fault(kind, says))?;
-        apply(&mut self.state, &mut record, linked.hash.into_owned());
+        let (mut record, read) = replay::read(&self.state, line)?;
+        let mut hash = std::mem::take(&mut self.state.head.hash);
+        hash.clear();
+        hash.push_str(&read);
+        apply(&mut self.state, &mut record, hash);
         Ok(())
     }
 
@@ -866,7 +854,7 @@ impl Machine {
             event: draft.event,
         };
         debug_assert_eq!(
-            legal::check(&self.state, &record, false),
+            legal::test(&self.state, &record),
             Ok(()),
             "a live record that replay would refuse"
         );
