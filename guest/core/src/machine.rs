@@ -484,12 +484,7 @@ impl Machine {
         if !checked {
             chain.push(line)?;
         }
-        let (mut record, read) = replay::read(&self.state, line)?;
-        let mut hash = std::mem::take(&mut self.state.head.hash);
-        hash.clear();
-        hash.push_str(&read);
-        apply(&mut self.state, &mut record, hash);
-        Ok(())
+        replay::follow(&mut self.state, line)
     }
 
     /// A piece of the state; see the WIT.

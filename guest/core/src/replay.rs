@@ -1,25 +1,24 @@
-//! The next line of a ledger, read for a state: its form, its place behind the last one, and whether the tables allow it.
+//! The next line of a ledger, for a state that follows it: its form, its place behind the last one, whether the tables allow
+//! it, and then what it does.
 //!
-//! Does not apply it, and does not test its hash; see [`crate::apply`] and `ledger.rs`.
+//! Does not test its hash; see `ledger.rs`. Neither what is allowed nor what records do is said here.
 
+use crate::apply::apply;
 use crate::codec::same;
 use crate::event::{Name, ReadError, Record};
 use crate::legal::{self, Found};
 use crate::receipt::{LedgerFault, LedgerFaultKind};
 use crate::state::State;
-use std::borrow::Cow;
 
-/// Reads a line, and tests it; the record, and its hash as the line has it.
-pub(crate) fn read<'a>(
-    state: &State,
-    line: &'a str,
-) -> Result<(Record, Cow<'a, str>), LedgerFault> {
+/// Reads a line, tests it, and applies it. A line that is not taken changes nothing.
+pub(crate) fn follow(state: &mut State, line: &str) -> Result<(), LedgerFault> {
     let seq = state.next_seq();
     let fault = |kind, message| LedgerFault { seq, kind, message };
+    let known = &*state;
     let mut found = Found::default();
     // Names that the state has already are shared with it.
     let names = &mut |id: Option<&str>, step_id: Option<&str>| {
-        found = Found::of(state, id, step_id);
+        found = Found::of(known, id, step_id);
         let id = id.map(|id| match found.coordination {
             Some(coordination) => coordination.id.clone(),
             None => Name::from(id),
@@ -30,15 +29,16 @@ pub(crate) fn read<'a>(
         });
         (id, step_id)
     };
-    let linked = Record::parse_by(line, state.config(), names).map_err(|error| match error {
-        ReadError::Malformed(says) => {
+    let mut linked = match Record::parse_by(line, known.config(), names) {
+        Ok(linked) => linked,
+        Err(ReadError::Malformed(says)) => {
             let says = format!("is not a record: {says}");
-            fault(LedgerFaultKind::BrokenChain, says)
+            return Err(fault(LedgerFaultKind::BrokenChain, says));
         }
-        ReadError::Unsupported(says) => fault(LedgerFaultKind::Unsupported, says),
-    })?;
-    let record = linked.record;
-    let follows = same(linked.prev.as_bytes(), state.head.hash.as_bytes());
+        Err(ReadError::Unsupported(says)) => return Err(fault(LedgerFaultKind::Unsupported, says)),
+    };
+    let record = &mut linked.record;
+    let follows = same(linked.prev.as_bytes(), known.head.hash.as_bytes());
     if record.seq != seq || !follows {
         let says = format!(
             "is record {} where {seq} is due, or does not follow the one before",
@@ -46,15 +46,18 @@ pub(crate) fn read<'a>(
         );
         return Err(fault(LedgerFaultKind::BrokenChain, says));
     }
-    let legal = legal::check(state, &record, &found, linked.sound);
+    let legal = legal::check(known, record, &found, linked.sound);
     legal.map_err(|(kind, says)| fault(kind, says))?;
-    Ok((record, linked.hash))
+    let mut hash = std::mem::take(&mut state.head.hash);
+    hash.clear();
+    hash.push_str(&linked.hash);
+    apply(state, record, hash);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::apply;
     use crate::config::Config;
     use crate::machine::Machine;
     use crate::message::Caller;
@@ -76,9 +79,7 @@ mod tests {
         answer.unwrap().unwrap();
         let lines = host.take().lines;
         let mut state = State::default();
-        let (mut record, hash) = read(&state, &lines[0]).unwrap();
-        let hash = hash.into_owned();
-        apply(&mut state, &mut record, hash);
+        follow(&mut state, &lines[0]).unwrap();
         (state, lines)
     }
 
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_its_rules_refuse_is_read_and_refused_as_ever() {
-        let (state, lines) = created();
+        let (mut state, lines) = created();
         let mut config = state.config().unwrap().clone();
         config.limits.plan_bytes = 1;
         let known = Record::parse(&lines[1]).unwrap();
@@ -129,7 +130,7 @@ mod tests {
             lines[1].replace("\"timeoutMs\":9", "\"timeoutMs\":0"),
         ];
         for line in refused {
-            let fault = read(&state, &line).unwrap_err();
+            let fault = follow(&mut state, &line).unwrap_err();
             assert_eq!(fault.kind, LedgerFaultKind::Nondeterminism, "{line}");
             assert!(
                 fault.message.contains("no call can have brought in"),
@@ -145,9 +146,11 @@ mod tests {
         for line in malformed {
             assert_ne!(line, lines[1]);
             let expected = Record::parse(&line).unwrap_err().to_string();
-            let fault = read(&state, &line).unwrap_err();
+            let fault = follow(&mut state, &line).unwrap_err();
             assert_eq!(fault.kind, LedgerFaultKind::BrokenChain);
             assert_eq!(fault.message, format!("is not a record: {expected}"));
         }
+        follow(&mut state, &lines[1]).unwrap();
+        assert!(state.live.contains("c"));
     }
 }
