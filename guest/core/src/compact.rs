@@ -32,7 +32,7 @@ impl Digest {
 
 impl PartialEq<String> for Digest {
     fn eq(&self, other: &String) -> bool {
-        self.text() == *other
+        *self == Self::of(other)
     }
 }
 

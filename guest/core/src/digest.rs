@@ -18,9 +18,8 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
     hex(&hasher.finalize().into())
 }
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
 pub(crate) fn hex(bytes: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [[0; 2]; 32];
     for (pair, byte) in text.iter_mut().zip(bytes) {
         *pair = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
@@ -35,25 +34,19 @@ pub(crate) fn bytes(hex: &str) -> Option<[u8; 32]> {
     if pairs.len() != bytes.len() || !rest.is_empty() {
         return None;
     }
-    let mut all = 0;
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let [high, low] = pair.map(|digit| VALUES[usize::from(digit)]);
-        all |= high | low;
-        *byte = high << 4 | low & 15;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
     }
-    (all < 16).then_some(bytes)
+    Some(bytes)
 }
 
-/// What digits say; more than any of them does where there is none.
-const VALUES: [u8; 256] = {
-    let mut values = [u8::MAX; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[DIGITS[value] as usize] = value as u8;
-        value += 1;
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
     }
-    values
-};
+}
 
 #[cfg(test)]
 mod tests {

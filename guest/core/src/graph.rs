@@ -38,6 +38,14 @@ impl Node<'_> {
 }
 
 impl<'a> Graph<'a> {
+    /// One with room for so many steps.
+    pub(crate) fn new(steps: usize) -> Self {
+        Self {
+            nodes: Vec::with_capacity(steps),
+            ..Self::default()
+        }
+    }
+
     /// Notes a dependency of the step that is added next.
     pub(crate) fn waits_for(&mut self, name: &'a str, on: On) {
         self.edges.push((name, on));

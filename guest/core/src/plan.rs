@@ -415,7 +415,7 @@ impl Plan {
             object.problem("steps", "empty", "is empty; a plan has at least one step");
         }
         let mut steps = Vec::with_capacity(values.len());
-        let mut graph = Graph::default();
+        let mut graph = Graph::new(values.len());
         for (index, value) in values.iter().enumerate() {
             let Some(mut entry) = object.entry("steps", index, value) else {
                 continue;
