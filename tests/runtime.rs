@@ -263,9 +263,6 @@ impl Store for Failing {
     fn set_meta(&mut self, key: &str, value: &str) -> qm2_host::Result<()> {
         self.store.set_meta(key, value)
     }
-    fn queue(&self) -> qm2_host::Result<Vec<qm2_core::message::Message>> {
-        self.store.queue()
-    }
     fn notes(&self) -> qm2_host::Result<Vec<Note>> {
         self.store.notes()
     }

@@ -8,7 +8,7 @@ use crate::error::{HostError, Result};
 use crate::guard::Guards;
 use crate::repeatable::Repeatable;
 use crate::store::{Store, Transaction};
-use crate::submit::{Finished, Input, Reply};
+use crate::submit::{Input, Reply};
 use qm2_core::call::Answer;
 use qm2_core::staged::Staged;
 use std::panic::resume_unwind;
@@ -45,8 +45,8 @@ pub(crate) struct Group {
     pub(crate) bytes: usize,
     /// Everything beside the staged.
     pub(crate) transaction: Transaction,
-    /// What may wait for another commit.
-    pub(crate) finished: Vec<Finished>,
+    /// Keys of processes that were never let run and are gone: to forget them may wait for another commit.
+    pub(crate) gone: Vec<String>,
     pub(crate) answers: Vec<(Reply, Result<Answer>)>,
 }
 
@@ -60,15 +60,14 @@ impl Keeper {
     pub(crate) fn commit(&mut self, mut group: Group) -> Result<u64> {
         self.guards.end_grants(&group.staged.lines);
         group.staged.drop_withdrawn();
-        if group.has_something_to_keep() {
-            let mut transaction = group.make_transaction();
-            if let Err(e) = self.store.commit(&transaction) {
-                group.send_back();
-                return Err(e);
-            }
-            group.staged.lines = std::mem::take(&mut transaction.lines);
-            group.staged.messages = std::mem::take(&mut transaction.enqueued);
+        let mut transaction = group.make_transaction();
+        if !transaction.is_empty()
+            && let Err(e) = self.store.commit(&transaction)
+        {
+            group.send_back();
+            return Err(e);
         }
+        group.staged.lines = std::mem::take(&mut transaction.lines);
         for (reply, answer) in group.answers {
             // A caller that went away has its answer in the ledger.
             let _ = reply.send(answer);
@@ -94,20 +93,11 @@ impl Group {
         }
     }
 
-    /// Lines and messages are lent to it: they go out once they are kept.
+    /// Lines are lent to it: they go out once they are kept.
     fn make_transaction(&mut self) -> Transaction {
         let mut transaction = std::mem::take(&mut self.transaction);
         transaction.lines = std::mem::take(&mut self.staged.lines);
-        transaction.enqueued = std::mem::take(&mut self.staged.messages);
-        transaction
-            .dequeued
-            .extend_from_slice(&self.staged.withdrawn);
-        for finished in self.finished.drain(..) {
-            match finished {
-                Finished::Message(key) => transaction.dequeued.push(key),
-                Finished::Process(key) => transaction.forgotten.push(key),
-            }
-        }
+        transaction.forgotten.append(&mut self.gone);
         transaction
     }
 }

@@ -12,9 +12,8 @@ use qm2_core::limit;
 use qm2_core::message::{
     CANCEL_PREFIX, LANE_CONTROL, LANE_DATA, LANE_ESCALATION, Message, PROBE_PREFIX,
 };
+use qm2_core::outline;
 use qm2_core::receipt::{Head, Receipt, Rejection};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 /// Before the id of an escalation, the level and the number of the session: a question.
 pub(crate) const QUESTION_PREFIX: &str = "escalation:";
@@ -256,26 +255,6 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// What every record begins with, and nothing twice.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Members {
-    #[serde(rename = "seq")]
-    _seq: u64,
-    #[serde(rename = "atMs")]
-    _at_ms: u64,
-    #[serde(rename = "type")]
-    _type: String,
-    #[serde(default, rename = "coordinationId")]
-    _coordination_id: Option<String>,
-    #[serde(rename = "data")]
-    _data: IgnoredAny,
-    #[serde(rename = "prev")]
-    _prev: IgnoredAny,
-    #[serde(rename = "hash")]
-    _hash: IgnoredAny,
-}
-
 /// Follows the chain over the lines of a call.
 ///
 /// # Errors
@@ -294,11 +273,7 @@ pub(crate) fn follow(chain: &mut Chain, lines: &[String]) -> Result<(), String> 
                 chain.head.seq
             )
         };
-        if line.bytes().any(|byte| byte < b' ') {
-            return Err(refused("has a control character"));
-        }
-        serde_json::from_str::<Members>(line)
-            .map_err(|e| refused(&format!("is no record: {e}")))?;
+        outline::check(line).map_err(|e| refused(&format!("is no record: {e}")))?;
     }
     Ok(())
 }

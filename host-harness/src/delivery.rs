@@ -22,7 +22,7 @@ use crate::queue::DurableQueue;
 use crate::repeatable::Repeatable;
 use crate::report::Report;
 use crate::route::{Route, Routes};
-use crate::submit::{Finished, Input, Side, Submitter};
+use crate::submit::{Side, Submitter};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::message::{CANCEL_PREFIX, Message, NoticeKind, PROBE_PREFIX};
 use qm2_core::staged::Staged;
@@ -246,10 +246,8 @@ impl Delivery {
     fn deliver(self: &Arc<Self>, message: Message) {
         if let Some(key) = message.key.strip_prefix(CANCEL_PREFIX) {
             self.cancel(key, &message.envelope);
-            self.finished(Finished::Message(message.key));
         } else if let Some(key) = message.key.strip_prefix(PROBE_PREFIX) {
             self.answer_probe(key, &message.envelope);
-            self.finished(Finished::Message(message.key));
         } else if message.key.starts_with(QUESTION_PREFIX) {
             self.ask(message);
         } else if message.key.starts_with(ANSWER_PREFIX) {
@@ -444,10 +442,6 @@ impl Delivery {
         attempt.stage = Stage::Started;
         self.at_work.send_modify(|count| *count += 1);
         true
-    }
-
-    fn finished(&self, finished: Finished) {
-        self.submitter.send(Input::Finished(finished));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -252,7 +252,7 @@ pub(crate) fn run(
         while let Some(input) = next {
             match input {
                 Input::Call { call, side, reply } => writer.apply(*call, side, reply),
-                Input::Finished(finished) => writer.finish(finished),
+                Input::Gone(key) => writer.gone(key),
                 Input::Broken(fault) => writer.end_for_broken(fault),
                 // Only to come by here.
                 Input::Committed => {}

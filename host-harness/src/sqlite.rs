@@ -9,7 +9,6 @@ use crate::error::{HostError, Result};
 use crate::line_head::LineHead;
 use crate::paths;
 use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
-use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -23,7 +22,6 @@ const LEDGER: file::Kind = file::Kind {
     schema: "
 CREATE TABLE ledger (seq INTEGER PRIMARY KEY, coordination_id TEXT, line TEXT NOT NULL);
 CREATE INDEX ledger_of_coordination ON ledger (coordination_id, seq) WHERE coordination_id IS NOT NULL;
-CREATE TABLE queue (key TEXT PRIMARY KEY, delivery INTEGER NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE note (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, start_time INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, letter TEXT NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -177,10 +175,16 @@ impl Store for SqliteStore {
         let Some(connection) = &mut self.connection else {
             return Err(away(&self.path, "commit"));
         };
-        let sql = connection.transaction().map_err(&failed)?;
-        write_lines(&sql, &transaction.lines, &failed)?;
-        write_rest(&sql, transaction).map_err(&failed)?;
-        sql.commit().map_err(&failed)
+        // Statements that are kept, and not those of the library, which SQLite would read anew each time.
+        run_kept(connection, "BEGIN").map_err(&failed)?;
+        let done = write_lines(connection, &transaction.lines, &failed)
+            .and_then(|()| write_rest(connection, transaction).map_err(&failed))
+            .and_then(|()| run_kept(connection, "COMMIT").map_err(&failed));
+        if done.is_err() {
+            // Where that fails, too, it ends with the connection.
+            let _ = run_kept(connection, "ROLLBACK");
+        }
+        done
     }
 
     fn reopen(&mut self) -> Result<()> {
@@ -205,10 +209,6 @@ impl Store for SqliteStore {
             .execute(sql, [key, value])
             .map(|_| ())
             .map_err(self.failed("write meta"))
-    }
-
-    fn queue(&self) -> Result<Vec<Message>> {
-        self.select_json("read the queue", "SELECT message FROM queue ORDER BY key")
     }
 
     fn notes(&self) -> Result<Vec<Note>> {
@@ -290,9 +290,13 @@ impl Store for SqliteStore {
     }
 }
 
+fn run_kept(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
 /// Lines must follow the last one kept: anything else would be a ledger that nobody can read back.
 fn write_lines(
-    sql: &rusqlite::Transaction<'_>,
+    sql: &Connection,
     lines: &[String],
     failed: &impl Fn(rusqlite::Error) -> HostError,
 ) -> Result<()> {
@@ -304,9 +308,8 @@ fn write_lines(
         message,
     };
     let last: i64 = sql
-        .query_row("SELECT coalesce(max(seq), 0) FROM ledger", [], |row| {
-            row.get(0)
-        })
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM ledger")
+        .and_then(|mut select| select.query_row([], |row| row.get(0)))
         .map_err(failed)?;
     let mut insert = sql
         .prepare_cached("INSERT INTO ledger VALUES (?1, ?2, ?3)")
@@ -332,21 +335,7 @@ fn write_lines(
     Ok(())
 }
 
-fn write_rest(sql: &rusqlite::Transaction<'_>, transaction: &Transaction) -> rusqlite::Result<()> {
-    if transaction.clear_queue {
-        sql.execute("DELETE FROM queue", [])?;
-    }
-    for message in &transaction.enqueued {
-        sql.prepare_cached(
-            "INSERT INTO queue VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE
-             SET delivery = excluded.delivery, message = excluded.message WHERE excluded.delivery > delivery",
-        )?
-        .execute(params![message.key, message.delivery, json(message)])?;
-    }
-    for key in &transaction.dequeued {
-        sql.prepare_cached("DELETE FROM queue WHERE key = ?1")?
-            .execute([key])?;
-    }
+fn write_rest(sql: &Connection, transaction: &Transaction) -> rusqlite::Result<()> {
     for note in &transaction.noted {
         sql.prepare_cached("INSERT OR REPLACE INTO note VALUES (?1, ?2, ?3)")?
             .execute(params![note.key, note.pid, integer(note.start_time)])?;

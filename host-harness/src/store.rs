@@ -1,25 +1,19 @@
 //! What a durable store must do for a domain: a small trait, so that another engine than SQLite fits.
 //!
 //! A store keeps; it does not verify the ledger and does not know what lines mean beyond their number and coordination.
+//! Messages are not kept beside the ledger: `reconcile` says from it what is out.
 
 use crate::error::Result;
 use qm2_core::digest::sha256_hex;
 use qm2_core::envelope::Envelope;
-use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use serde::{Deserialize, Serialize};
 
 /// Everything that becomes durable at once: all of it or nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transaction {
-    /// Whether the queue is emptied first: `reconcile` says what is out.
-    pub clear_queue: bool,
     /// Ledger lines, following the last one kept.
     pub lines: Vec<String>,
-    /// Messages to keep until they are withdrawn or finished; a key that is there takes the higher delivery.
-    pub enqueued: Vec<Message>,
-    /// Keys that leave the queue.
-    pub dequeued: Vec<String>,
     /// Processes about to run.
     pub noted: Vec<Note>,
     /// Keys of processes whose end is settled.
@@ -162,12 +156,6 @@ pub trait Store: Send {
     /// # Errors
     /// The store failed.
     fn set_meta(&mut self, key: &str, value: &str) -> Result<()>;
-
-    /// Messages in the queue, by key.
-    ///
-    /// # Errors
-    /// The store failed.
-    fn queue(&self) -> Result<Vec<Message>>;
 
     /// Noted processes, by key.
     ///

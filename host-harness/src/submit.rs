@@ -33,14 +33,6 @@ pub(crate) struct Side {
     pub(crate) forgotten: Option<String>,
 }
 
-/// What need not be kept any more.
-pub(crate) enum Finished {
-    /// Key of a message that was carried out.
-    Message(String),
-    /// Key of a process that was never let run, and is gone.
-    Process(String),
-}
-
 /// Work on the store between two groups of inputs.
 pub(crate) type StoreWork = Box<dyn FnOnce(&mut dyn Store) + Send>;
 
@@ -53,8 +45,8 @@ pub(crate) enum Input {
         side: Side,
         reply: Option<Reply>,
     },
-    /// What need not be kept any more; durable with whatever comes next, because losing it costs nothing.
-    Finished(Finished),
+    /// Key of a process that was never let run, and is gone; durable with whatever comes next, because losing it costs nothing.
+    Gone(String),
     /// Reading or writing the store.
     Store(StoreWork),
     /// A stored line that does not hold was found.

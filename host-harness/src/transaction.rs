@@ -10,7 +10,7 @@ use crate::engine::{Engine, Fault, Instance};
 use crate::error::{HostError, Result};
 use crate::replay::{self, Older};
 use crate::store::{DeadLetter, Store};
-use crate::submit::{Finished, Input, Reply, Side};
+use crate::submit::{Input, Reply, Side};
 use qm2_core::call::{Answer, Call};
 use qm2_core::envelope::{Envelope, Intent};
 use qm2_core::ledger::Chain;
@@ -201,16 +201,14 @@ impl Writer {
         }
     }
 
-    /// Hands out everything that is out again; what the queue held before is replaced by it.
+    /// Hands out everything that is out again.
     pub(crate) fn reconcile(&mut self) -> Result<Answer> {
-        let answer = self.run(&Call::Reconcile)?;
-        self.group.transaction.clear_queue = true;
-        Ok(answer)
+        self.run(&Call::Reconcile)
     }
 
-    /// Lets go of something with the next commit, but does not cause one.
-    pub(crate) fn finish(&mut self, finished: Finished) {
-        self.group.finished.push(finished);
+    /// Forgets a process with the next commit, but does not cause one.
+    pub(crate) fn gone(&mut self, key: String) {
+        self.group.gone.push(key);
     }
 
     /// Forgets a process with the next commit.
@@ -289,7 +287,7 @@ impl Writer {
     fn take_group(&mut self) -> Group {
         let mut group = std::mem::take(&mut self.group);
         if !group.has_something_to_keep() {
-            self.group.finished = std::mem::take(&mut group.finished);
+            self.group.gone = std::mem::take(&mut group.gone);
         }
         group
     }

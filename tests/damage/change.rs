@@ -173,8 +173,8 @@ fn statement(random: &mut Random, made: &Made) -> String {
 
 /// Tables and what SQLite knows of them.
 fn schema(random: &mut Random) -> String {
-    let table = random.of(&["ledger", "queue", "note", "dead_letter", "meta", "snapshot"]);
-    let other = random.of(&["ledger", "queue", "note", "dead_letter", "meta", "snapshot"]);
+    let table = random.of(&["ledger", "note", "dead_letter", "meta", "snapshot"]);
+    let other = random.of(&["ledger", "note", "dead_letter", "meta", "snapshot"]);
     match random.below(14) {
         0 => "DROP INDEX ledger_of_coordination".into(),
         1 => format!("DROP TABLE {table}"),
@@ -206,16 +206,13 @@ fn beside(random: &mut Random, value: &str) -> String {
         ("snapshot", "digest"),
         ("snapshot", "seq"),
         ("snapshot", "part"),
-        ("queue", "message"),
-        ("queue", "delivery"),
-        ("queue", "key"),
         ("note", "key"),
         ("note", "start_time"),
         ("dead_letter", "letter"),
         ("dead_letter", "digest"),
         ("meta", "value"),
         ("meta", "key"),
-    ][random.below(14)];
+    ][random.below(11)];
     match random.below(4) {
         0 => format!("DELETE FROM {table}"),
         1 => format!("UPDATE {table} SET {column} = substr({column}, 1, length({column}) / 2)"),

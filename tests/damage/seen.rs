@@ -223,7 +223,6 @@ fn look(data: &Path, made: &Made) -> Result<Verified> {
     // Whatever these say; that they say something is enough.
     let _ = (
         store.head(),
-        store.queue(),
         store.notes(),
         store.dead_letters(),
         store.snapshot(),

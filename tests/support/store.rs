@@ -2,7 +2,6 @@
 //!
 //! Everything else is the store's own.
 
-use qm2_core::message::Message;
 use qm2_core::receipt::Head;
 use qm2_host::Result;
 use qm2_host::sqlite::SqliteStore;
@@ -47,9 +46,6 @@ impl<C: FnMut(&mut SqliteStore, &Transaction) -> Result<()> + Send> Store for Co
     }
     fn set_meta(&mut self, key: &str, value: &str) -> Result<()> {
         self.store.set_meta(key, value)
-    }
-    fn queue(&self) -> Result<Vec<Message>> {
-        self.store.queue()
     }
     fn notes(&self) -> Result<Vec<Note>> {
         self.store.notes()

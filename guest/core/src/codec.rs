@@ -269,7 +269,7 @@ impl Write for u64 {
 
 impl Read for u64 {
     fn read(input: &mut Input<'_>) -> Self {
-        input.integer(INTEGER_MAX)
+        input.digits()
     }
 }
 
@@ -299,7 +299,7 @@ impl Write for bool {
 
 impl Read for bool {
     fn read(input: &mut Input<'_>) -> Self {
-        input.truth()
+        input.flag()
     }
 }
 

@@ -42,6 +42,7 @@ pub mod limit;
 pub mod machine;
 pub mod message;
 mod order;
+pub mod outline;
 pub mod plan;
 mod policy;
 mod read;

@@ -8,7 +8,7 @@ use crate::error::HostError;
 use crate::payload;
 use crate::process::{Ended, NotSpawned, Process};
 use crate::report::{Report, reply};
-use crate::submit::{Finished, Side};
+use crate::submit::{Input, Side};
 use qm2_core::envelope::{Envelope, FailureClass, Intent};
 use qm2_core::id::attempt_key;
 use qm2_core::message::Message;
@@ -161,7 +161,7 @@ impl Delivery {
                 tracing::error!("{e}");
             }
             if !self.lock().closing {
-                self.finished(Finished::Process(message_key));
+                self.submitter.send(Input::Gone(message_key));
             }
             return;
         }

@@ -12,7 +12,6 @@ use crate::answer;
 use crate::contract::ANSWER_PREFIX;
 use crate::process::Ended;
 use crate::route::Asked;
-use crate::submit::Finished;
 use qm2_core::envelope::{Envelope, Outcome};
 use qm2_core::id::attempt_key;
 use qm2_core::message::{Message, NoticeKind, Role};
@@ -65,13 +64,13 @@ impl Delivery {
             .routes
             .ask(coordination_id, owner, session, role_min(&message));
         match asked {
-            Asked::Person => self.finished(Finished::Message(message.key)),
+            // Who shows it to people looks for it.
+            Asked::Person => {}
             Asked::Others => {
                 tracing::info!(
                     "{} is for {session}, whom the agents file does not know; others can answer it",
                     message.key
                 );
-                self.finished(Finished::Message(message.key));
             }
             Asked::Nobody => {
                 tracing::warn!(
@@ -80,7 +79,6 @@ impl Delivery {
                     message.key
                 );
                 self.not_reached(&message);
-                self.finished(Finished::Message(message.key));
             }
             Asked::NotServedHere => {
                 tracing::info!("{} waits: this process asks nobody for it", message.key);
@@ -122,7 +120,6 @@ impl Delivery {
             tracing::warn!("{} was not passed on: {says}", message.key);
             self.not_reached(&message);
         }
-        self.finished(Finished::Message(message.key));
     }
 
     /// Says that a level is unreachable once nobody of it was reached.
@@ -201,7 +198,7 @@ impl Delivery {
     }
 
     /// Gives an answer to the attempt that asked, where that is at work here.
-    pub(super) fn answer(self: &Arc<Self>, message: Message) {
+    pub(super) fn answer(&self, message: Message) {
         let envelope = message.envelope;
         let id = message.key.strip_prefix(ANSWER_PREFIX).unwrap_or_default();
         let id = id.to_owned();
@@ -214,20 +211,18 @@ impl Delivery {
         let state = self.lock();
         // One that is over, as after a denial, must not take what was said with that for a yes.
         let Some(attempt) = state.attempts.get(&key).filter(|attempt| !attempt.ended) else {
-            drop(state);
-            return self.finished(Finished::Message(message.key));
+            return;
         };
         attempt.answers.send_modify(|answers| {
             answers.texts.insert(id.clone(), text.clone());
         });
         drop(state);
-        let this = self.clone();
+        let data = self.context.data.clone();
         // Handing out must not wait for the disk.
         self.runtime.spawn_blocking(move || {
-            if let Err(e) = answer::put(&this.context.data, &key, &id, &text) {
+            if let Err(e) = answer::put(&data, &key, &id, &text) {
                 tracing::error!("the answer to {id} did not reach {key}: {e}; `qm2 escalations show {id}` has it");
             }
-            this.finished(Finished::Message(message.key));
         });
     }
 }

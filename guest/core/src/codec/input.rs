@@ -3,6 +3,7 @@
 //! Knows texts, numbers, lists and the names of members; what they make up is said in `codec.rs`.
 
 use super::{place_of, plain_len, same, starts_with, write_escape};
+use crate::limit::INTEGER_MAX;
 use std::borrow::Cow;
 
 /// Where a text stops being canonical, and what was expected there.
@@ -159,16 +160,32 @@ impl<'a> Input<'a> {
     /// Takes a list, entry by entry.
     pub(super) fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
         self.byte(b'[', "a list");
-        if self.take(b']') {
+        self.until(b']', entry);
+    }
+
+    /// Takes what stands between commas, up to the byte that ends it.
+    pub(crate) fn until(&mut self, end: u8, entry: &mut dyn FnMut(&mut Self)) {
+        self.opened = false;
+        if self.take(end) {
             return;
         }
         while self.failed.is_none() {
             entry(self);
-            if self.take(b']') {
+            if self.take(end) {
                 return;
             }
             self.byte(b',', "a comma or the end of the list");
         }
+    }
+
+    /// What comes next.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Takes a number.
+    pub(crate) fn digits(&mut self) -> u64 {
+        self.integer(INTEGER_MAX)
     }
 
     /// Takes a text; borrowed where nothing in it is escaped.
@@ -273,7 +290,7 @@ impl<'a> Input<'a> {
     }
 
     /// Takes true or false.
-    pub(crate) fn truth(&mut self) -> bool {
+    pub(crate) fn flag(&mut self) -> bool {
         let value = starts_with(self.rest, b"true");
         if value {
             self.take_text(4);
