@@ -102,6 +102,8 @@ fn the_core_uses_nothing_that_differs_from_run_to_run() {
     all.retain(|(path, _)| path.components().any(|part| part.as_os_str() == "src"));
     let found = places(&all, |line| {
         let code = line.split("//").next().unwrap_or_default();
+        // Where JSON is read the number is named that is not looked at.
+        let code = code.replace("fn visit_f64<E>(self, _: f64)", "");
         offences.iter().any(|offence| code.contains(offence))
     });
     assert_eq!(found, [""; 0]);

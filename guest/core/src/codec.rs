@@ -7,9 +7,12 @@
 //! serde is not used here: a codec for one known form is a third of the size of a general one, and the component has to
 //! be small.
 
+mod input;
+
+pub use input::{Input, Malformed};
+
 use crate::digest::sha256_hex;
 use crate::limit::INTEGER_MAX;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A value that has a canonical text.
@@ -60,248 +63,36 @@ pub(crate) fn text_of(bytes: Vec<u8>) -> String {
     text
 }
 
-/// Where a text stops being canonical, and what was expected there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed {
-    /// Offset in bytes.
-    pub at: usize,
-    /// What was expected.
-    pub expected: &'static str,
-}
-
-impl std::fmt::Display for Malformed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "at byte {}: {} is expected", self.at, self.expected)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-/// A text that is being read from its front. Once it failed, nothing more is taken off it.
-#[derive(Clone, Debug)]
-pub struct Input<'a> {
-    text: &'a str,
-    at: usize,
-    failed: Option<Malformed>,
-}
-
-impl<'a> Input<'a> {
-    /// The whole text.
-    #[must_use]
-    pub fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            failed: None,
-        }
-    }
-
-    /// Marks the input as failed at the present place; the first mark stays.
-    pub fn fail(&mut self, expected: &'static str) {
-        let at = self.at;
-        self.failed.get_or_insert(Malformed { at, expected });
-        self.at = self.text.len();
-    }
-
-    /// Where the input failed, if it did.
-    #[must_use]
-    pub fn failed(&self) -> Option<Malformed> {
-        self.failed
-    }
-
-    fn rest(&self) -> &'a [u8] {
-        &self.text.as_bytes()[self.at..]
-    }
-
-    /// Whether the input goes on with these bytes; takes them if so.
-    fn take(&mut self, bytes: &[u8]) -> bool {
-        let found = self.rest().starts_with(bytes);
-        if found {
-            self.at += bytes.len();
-        }
-        found
-    }
-
-    /// Takes one byte that must stand here.
-    pub(crate) fn byte(&mut self, byte: u8, expected: &'static str) {
-        if !self.take(&[byte]) {
-            self.fail(expected);
-        }
-    }
-
-    /// Whether the object that is being read goes on with this member, named as [`name`] says; takes its name if so.
-    #[inline(never)]
-    pub(crate) fn next(&mut self, name: &str) -> bool {
-        // No value ends with a brace that opens.
-        let comma = !self.text.as_bytes()[..self.at].ends_with(b"{");
-        let rest = self.rest();
-        let rest = if comma {
-            rest.strip_prefix(b",")
-        } else {
-            Some(rest)
-        };
-        let found = rest.is_some_and(|rest| rest.starts_with(name.as_bytes()));
-        if found {
-            self.at += usize::from(comma) + name.len();
-        }
-        found
-    }
-
-    /// Takes the name of a member that must be there.
-    pub(crate) fn required(&mut self, name: &'static str) {
-        if !self.next(name) {
-            // Without what stands around it in the text.
-            let bare = name.get(1..name.len() - 2);
-            self.fail(bare.unwrap_or(name));
-        }
-    }
-
-    /// Begins an object.
-    #[inline(never)]
-    pub(crate) fn open(&mut self) {
-        self.byte(b'{', "an object");
-    }
-
-    /// Ends an object.
-    #[inline(never)]
-    pub(crate) fn close(&mut self) {
-        self.byte(b'}', "a member in its order, or the end of the object");
-    }
-
-    /// Takes a word, and answers with its place among those known.
-    #[inline(never)]
-    pub(crate) fn word(&mut self, words: &[&str]) -> usize {
-        let word = self.string();
-        place_of(words, &word).unwrap_or_else(|| {
-            self.fail("a known word");
-            0
-        })
-    }
-
-    /// Takes a list, entry by entry.
-    fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
-        self.byte(b'[', "a list");
-        self.until(b']', entry);
-    }
-
-    /// Takes what stands between commas, up to the byte that ends it.
-    pub(crate) fn until(&mut self, end: u8, entry: &mut dyn FnMut(&mut Self)) {
-        if self.take(&[end]) {
-            return;
-        }
-        while self.failed.is_none() {
-            entry(self);
-            if self.take(&[end]) {
-                return;
-            }
-            self.byte(b',', "a comma or the end of the list");
-        }
-    }
-
-    /// What comes next.
-    pub(crate) fn peek(&self) -> Option<u8> {
-        self.rest().first().copied()
-    }
-
-    /// Takes a number.
-    pub(crate) fn digits(&mut self) -> u64 {
-        self.integer(INTEGER_MAX)
-    }
-
-    /// Takes true or false.
-    pub(crate) fn flag(&mut self) -> bool {
-        let value = self.take(b"true");
-        if !value && !self.take(b"false") {
-            self.fail("true or false");
-        }
-        value
-    }
-
-    /// Takes a text; borrowed where nothing in it is escaped.
-    pub(crate) fn string(&mut self) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed("");
-        self.byte(b'"', "a text");
-        while self.failed.is_none() {
-            let from = self.at;
-            let len = plain_len(self.rest());
-            if len == self.rest().len() {
-                self.fail("the end of a text");
-                break;
-            }
-            self.at += len;
-            // Both ends stand beside ASCII; `get` spares the component the panic of a cut within a character.
-            text += self.text.get(from..self.at).unwrap_or_default();
-            if self.take(b"\"") {
-                return text;
-            }
-            text.to_mut().push(self.escape());
-        }
-        Cow::Borrowed("")
-    }
-
-    fn escape(&mut self) -> char {
-        let rest = self.rest();
-        let byte = match rest.get(1) {
-            Some(b'b') => Some(0x08),
-            Some(b'f') => Some(0x0c),
-            Some(b'n') => Some(b'\n'),
-            Some(b'r') => Some(b'\r'),
-            Some(b't') => Some(b'\t'),
-            Some(b'u') => {
-                let digits = self.text.get(self.at + 4..self.at + 6);
-                digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            }
-            other => other.copied(),
-        };
-        if let Some(byte) = byte.filter(|byte| plain_len(&[*byte]) == 0) {
-            // Whether this is its one form is seen where that is written.
-            let mut form = Vec::with_capacity(6);
-            write_escape(byte, &mut form);
-            if rest.starts_with(&form) {
-                self.at += form.len();
-                return char::from(byte);
-            }
-        }
-        self.fail("an escape in its one form");
-        ' '
-    }
-
-    fn integer(&mut self, max: u64) -> u64 {
-        let digits = self
-            .rest()
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        let text = self.text.get(self.at..self.at + digits).unwrap_or_default();
-        let zero_led = digits > 1 && text.starts_with('0');
-        match text.parse() {
-            Ok(value) if value <= max && !zero_led => {
-                self.at += digits;
-                value
-            }
-            _ => {
-                self.fail("a whole number within its bound");
-                0
-            }
-        }
-    }
-
-    /// Nothing may be left, and nothing may have failed.
-    ///
-    /// # Errors
-    /// The first place where the text is not canonical.
-    pub fn end(&mut self) -> Result<(), Malformed> {
-        if self.at < self.text.len() {
-            self.fail("the end");
-        }
-        self.failed.map_or(Ok(()), Err)
-    }
-}
-
 /// The place of a word in a list.
 #[inline(never)]
 pub(crate) fn place_of(words: &[&str], word: &str) -> Option<usize> {
-    words.iter().position(|known| *known == word)
+    let word = word.as_bytes();
+    words.iter().position(|known| same(known.as_bytes(), word))
+}
+
+/// Whether two texts are the same. Not by `==`, which is a call, and in the component goes byte by byte.
+#[inline]
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && same_bytes(a, b)
+}
+
+#[inline(never)]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    // The last eight may be compared twice.
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(last_of_a), Some(last_of_b)) => {
+            let mut words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+            last_of_a == last_of_b && words.all(|(a, b)| a == b)
+        }
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
+    }
+}
+
+/// Whether a text begins with another one.
+#[inline]
+fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len())
+        .is_some_and(|text| same(text, start))
 }
 
 /// Takes a member that must be there.

@@ -9,7 +9,7 @@ use crate::message::HookKind;
 use crate::policy::{read_owners, read_patterns};
 use crate::read::{Object, Problems, blame, syntax_problem};
 use crate::receipt::Blame;
-use crate::{codec, limit, order};
+use crate::{codec, json, limit, order};
 use serde::{Deserialize, Serialize};
 
 /// The feature gate.
@@ -152,7 +152,7 @@ impl Config {
             );
             return Err(Blame::new("$", says));
         }
-        let value = serde_json::from_str(text).map_err(|error| {
+        let value = json::parse(text).map_err(|error| {
             let problem = syntax_problem(&error);
             Blame::new("$", format!("{} {}", problem.field, problem.message))
         })?;

@@ -6,10 +6,10 @@
 use crate::call::{Answer, Call};
 use crate::codec::{self, Write, object};
 use crate::envelope::Priority;
+use crate::json;
 use crate::message::{HookKind, Host, Message, Refused};
 use crate::read::{Object, Problems, blame};
 use crate::receipt::{Blame, CallError};
-use serde_json::Value;
 
 /// Most problems of a request that its refusal names.
 const PROBLEMS_MAX: usize = 16;
@@ -80,16 +80,14 @@ impl From<Blame> for Misread {
 
 /// Reads a request.
 fn read(function: Option<&str>, request: &str) -> Result<Call, Blame> {
-    let value: Value = serde_json::from_str(request)
-        .map_err(|error| Blame::new("$", format!("$ is not JSON: {error}")))?;
+    let value =
+        json::parse(request).map_err(|error| Blame::new("$", format!("$ is not JSON: {error}")))?;
     let problems = Problems::default();
     let call = Object::new(&value, &problems).and_then(|object| read_call(function, object));
+    let problems = problems.into_inner();
     match call {
-        Some(call) if problems.borrow().is_empty() => Ok(call),
-        _ => {
-            let problems = problems.into_inner();
-            Err(blame(&problems[..problems.len().min(PROBLEMS_MAX)]))
-        }
+        Some(call) if problems.is_empty() => Ok(call),
+        _ => Err(blame(&problems[..problems.len().min(PROBLEMS_MAX)])),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::envelope::{DeliveryMode, PayloadRef, Priority, Trace};
 use crate::message::{Caller, HookKind, HumanVerdict, Role};
 use crate::plan::{Fallback, Level, Plan, Step};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Version of the line format.
@@ -749,8 +750,22 @@ impl Record {
     /// # Errors
     /// What is wrong with it.
     pub fn parse_linked(line: &str) -> Result<(Self, String, String), ReadError> {
+        let names = &mut |id: Option<&str>, step_id: Option<&str>| {
+            (id.map(Name::from), step_id.map(Name::from))
+        };
+        let linked = Self::parse_by(line, None, names)?;
+        Ok((linked.record, linked.prev.into(), linked.hash.into()))
+    }
+
+    /// As [`Record::parse_linked`]. A plan that the rules read as it stands is read by them alone; the coordination and the
+    /// step get the names that are given for their ids.
+    pub(crate) fn parse_by<'a>(
+        line: &'a str,
+        rules: Option<&Config>,
+        names: &mut Names<'_>,
+    ) -> Result<Linked<'a>, ReadError> {
         let mut input = Input::new(line);
-        input.byte(b'{', "a record");
+        input.open_as("a record");
         input.required(name!("v"));
         let version = u32::read(&mut input);
         if version != LINE_VERSION {
@@ -767,8 +782,11 @@ impl Record {
         let at_ms = u64::read(&mut input);
         input.required(name!("type"));
         let type_name = input.string();
-        let coordination_id = codec::read_opt(&mut input, name!("coordinationId"));
-        let step_id = codec::read_opt(&mut input, name!("stepId"));
+        let id = input.next(name!("coordinationId"));
+        let id = id.then(|| input.string());
+        let step_id = input.next(name!("stepId"));
+        let step_id = step_id.then(|| input.string());
+        let (coordination_id, step_id) = names(id.as_deref(), step_id.as_deref());
         let attempt = codec::read_opt(&mut input, name!("attempt"));
         let cause = codec::read_opt(&mut input, name!("cause"));
         let trace = codec::read_opt(&mut input, name!("trace"));
@@ -777,15 +795,24 @@ impl Record {
         if let Some(malformed) = input.failed() {
             return Err(malformed.into());
         }
-        let event = Event::read_data(&type_name, &mut input)?;
+        let created = (type_name == Created::TYPE).then_some(rules).flatten();
+        let created = created.and_then(|rules| Created::read_by(&input, rules));
+        let sound = created.is_some();
+        let event = match created {
+            Some((created, after)) => {
+                input = after;
+                created.into()
+            }
+            None => Event::read_data(&type_name, &mut input)?,
+        };
         input.required(name!("prev"));
-        let prev = String::read(&mut input);
+        let prev = input.string();
         input.required(name!("hash"));
-        let hash = String::read(&mut input);
-        input.byte(b'}', "the end of the record");
+        let hash = input.string();
+        input.close_as("the end of the record");
         input.end()?;
-        Ok((
-            Self {
+        Ok(Linked {
+            record: Self {
                 seq,
                 at_ms,
                 coordination_id,
@@ -797,7 +824,47 @@ impl Record {
             },
             prev,
             hash,
-        ))
+            sound,
+        })
+    }
+}
+
+/// Gives names for ids.
+type Names<'a> = dyn FnMut(Option<&str>, Option<&str>) -> (Option<Name>, Option<Name>) + 'a;
+
+/// A record as its line has it.
+pub(crate) struct Linked<'a> {
+    pub(crate) record: Record,
+    pub(crate) prev: Cow<'a, str>,
+    pub(crate) hash: Cow<'a, str>,
+    /// The plan in it is one that the rules take, and has the digest that the record says.
+    pub(crate) sound: bool,
+}
+
+impl Created {
+    const TYPE: &'static str = "coordination.created";
+
+    /// Reads the plan by its rules, and what stands around it: where that is all in order the second reading is saved that
+    /// would say so. What is wrong otherwise others say.
+    fn read_by<'a>(input: &Input<'a>, rules: &Config) -> Option<(Self, Input<'a>)> {
+        let mut input = input.clone();
+        input.open();
+        let version = codec::read_req(&mut input, name!("rules"));
+        input.required(name!("plan"));
+        let text = input.take_before(concat!(",", name!("planDigest")))?;
+        let plan_digest: String = codec::read_req(&mut input, name!("planDigest"));
+        let caller = codec::read_req(&mut input, name!("caller"));
+        input.close();
+        let (plan, canonical) = Plan::parse_canonical(text, rules).ok()?;
+        let sound = codec::same(canonical.as_bytes(), text.as_bytes())
+            && sha256_hex(&[text.as_bytes()]) == plan_digest;
+        let created = Self {
+            rules: version,
+            plan,
+            plan_digest,
+            caller,
+        };
+        (sound && input.failed().is_none()).then_some((created, input))
     }
 }
 

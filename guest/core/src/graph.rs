@@ -3,69 +3,96 @@
 //! Knows nothing of states; it is used once, while a plan is read.
 
 use crate::arbitration::Policy;
-use crate::plan::Dependency;
+use crate::plan::On;
 use crate::read::Object;
 use crate::{limit, order};
+use std::ops::Range;
 
 /// Where each step stands in the text and what it waits for.
 #[derive(Default)]
-pub(crate) struct Graph {
-    nodes: Vec<Node>,
-    /// Places in `nodes`, by step id; of those with one id only the first. Made by `check`.
-    by_id: Vec<usize>,
+pub(crate) struct Graph<'a> {
+    nodes: Vec<Node<'a>>,
+    /// What steps wait for, by name, those of one step beside each other; behind them those of the step being read.
+    edges: Vec<(&'a str, On)>,
+    /// The node of each edge, where there is one. Made by `check`.
+    ends: Vec<Option<usize>>,
     dependencies: usize,
     /// Resources that steps own, with the session and the place of the step.
-    owned: Vec<(String, String, usize)>,
+    owned: Vec<(String, &'a str, usize)>,
 }
 
 /// A step of the graph.
-struct Node {
-    step_id: String,
+struct Node<'a> {
+    step_id: &'a str,
     /// Its place in the text.
     index: usize,
-    waits_for: Vec<String>,
+    /// Places of its edges.
+    waits_for: Range<usize>,
 }
 
-impl Node {
+impl Node<'_> {
     /// Path of a member.
     fn path_of(&self, name: &str) -> String {
         format!("steps[{}].{name}", self.index)
     }
 }
 
-impl Graph {
-    pub(crate) fn add(&mut self, object: &Object<'_>, step_id: &str, dependencies: &[Dependency]) {
-        self.dependencies += dependencies.len();
+impl<'a> Graph<'a> {
+    /// One with room for so many steps.
+    pub(crate) fn new(steps: usize) -> Self {
+        Self {
+            nodes: Vec::with_capacity(steps),
+            ..Self::default()
+        }
+    }
+
+    /// Notes a dependency of the step that is added next.
+    pub(crate) fn waits_for(&mut self, name: &'a str, on: On) {
+        self.edges.push((name, on));
+    }
+
+    /// Where the dependencies of the next step begin.
+    fn first(&self) -> usize {
+        self.nodes.last().map_or(0, |node| node.waits_for.end)
+    }
+
+    /// There is no such step after all.
+    pub(crate) fn forget(&mut self) {
+        self.edges.truncate(self.first());
+    }
+
+    pub(crate) fn add(&mut self, object: &Object<'_>, step_id: &'a str) {
+        let first = self.first();
+        let edges = &self.edges[first..];
+        self.dependencies += edges.len();
         let mut seen: Vec<(&str, u8)> = Vec::new();
-        for (index, dependency) in dependencies.iter().enumerate() {
+        let mut itself = false;
+        for (index, (name, on)) in edges.iter().enumerate() {
             let member = || format!("dependsOn[{index}].stepId");
-            if dependency.step_id == step_id {
-                object.problem(
-                    &member(),
-                    "self-dependency",
-                    format!("is {step_id}, the step itself"),
-                );
-            } else if !order::insert(&mut seen, (&dependency.step_id, dependency.on as u8)) {
-                object.problem(
-                    &member(),
-                    "duplicate-dependency",
-                    format!("is {} again", dependency.step_id),
-                );
+            if *name == step_id {
+                itself = true;
+                let says = format!("is {step_id}, the step itself");
+                object.problem(&member(), "self-dependency", says);
+            } else if edges.len() > 1 && !order::insert(&mut seen, (name, *on as u8)) {
+                let says = format!("is {name} again");
+                object.problem(&member(), "duplicate-dependency", says);
             }
         }
-        let others = dependencies
-            .iter()
-            .map(|dependency| dependency.step_id.clone());
-        let waits_for = others.filter(|other| other != step_id).collect();
+        if itself {
+            let others = edges.iter().filter(|(name, _)| *name != step_id);
+            let others: Vec<_> = others.copied().collect();
+            self.edges.truncate(first);
+            self.edges.extend(others);
+        }
         self.nodes.push(Node {
-            step_id: step_id.to_owned(),
+            step_id,
             index: object.index(),
-            waits_for,
+            waits_for: first..self.edges.len(),
         });
     }
 
     /// Notes what the step that was added last owns.
-    pub(crate) fn add_owned(&mut self, object: &Object<'_>, session: &str, owns: &[String]) {
+    pub(crate) fn add_owned(&mut self, object: &Object<'_>, session: &'a str, owns: &[String]) {
         let at = self.nodes.len() - 1;
         let mut seen: Vec<&str> = Vec::new();
         for (index, resource) in owns.iter().enumerate() {
@@ -74,8 +101,7 @@ impl Graph {
                 object.problem(&format!("owns[{index}]"), "duplicate-resource", says);
                 continue;
             }
-            let entry = (resource.clone(), session.to_owned(), at);
-            self.owned.push(entry);
+            self.owned.push((resource.clone(), session, at));
         }
     }
 
@@ -84,28 +110,28 @@ impl Graph {
         let owned = order::sort(std::mem::take(&mut self.owned), |a, b| {
             (&a.0, a.2).cmp(&(&b.0, b.2))
         });
-        let mut first: Option<&(String, String, usize)> = None;
+        let mut first: Option<&(String, &str, usize)> = None;
         for entry in &owned {
             let (resource, session, at) = entry;
             let other = match first.filter(|(known, _, _)| known == resource) {
-                Some((_, other, _)) => Some(other.as_str()),
+                Some((_, other, _)) => Some(*other),
                 None => {
                     first = Some(entry);
                     policy.owner_of(resource)
                 }
             };
-            if let Some(other) = other.filter(|other| other != session) {
+            if let Some(other) = other.filter(|other| *other != *session) {
                 let node = &self.nodes[*at];
                 let says = format!("has {resource}, which {other} owns already");
                 let field = node.path_of("owns");
-                object.problem_of(&node.step_id, field, "two-owners", says);
+                object.problem_of(node.step_id, field, "two-owners", says);
             }
         }
     }
 
     /// Duplicate ids, unknown dependencies, cycles, and the bound over all steps.
     pub(crate) fn check(&mut self, object: &Object<'_>) {
-        let id = |place: &usize| self.nodes[*place].step_id.as_str();
+        let id = |place: &usize| self.nodes[*place].step_id;
         let sorted = order::sort((0..self.nodes.len()).collect(), |a, b| id(a).cmp(id(b)));
         let mut by_id: Vec<usize> = Vec::with_capacity(sorted.len());
         for place in sorted {
@@ -122,7 +148,12 @@ impl Graph {
                 None => by_id.push(place),
             }
         }
-        self.by_id = by_id;
+        // Of steps with one id the first is meant.
+        let node = |(name, _): &(&str, On)| {
+            let found = by_id.binary_search_by(|place| id(place).cmp(name));
+            found.ok().map(|at| by_id[at])
+        };
+        self.ends = self.edges.iter().map(node).collect();
         if self.dependencies > limit::PLAN_DEPENDENCIES_MAX {
             let bound = limit::PLAN_DEPENDENCIES_MAX;
             let says = format!(
@@ -132,11 +163,11 @@ impl Graph {
             object.problem("steps", "out-of-bound", says);
         }
         for node in &self.nodes {
-            for other in node
-                .waits_for
-                .iter()
-                .filter(|other| self.place(other).is_none())
-            {
+            for edge in node.waits_for.clone() {
+                if self.ends[edge].is_some() {
+                    continue;
+                }
+                let other = self.edges[edge].0;
                 let says = format!("names {other}, which is no step of the plan");
                 Self::problem(object, node, "unknown-dependency", says);
             }
@@ -145,7 +176,7 @@ impl Graph {
             let ids: Vec<&str> = cycle
                 .iter()
                 .chain(cycle.first())
-                .map(|at| &*self.nodes[*at].step_id)
+                .map(|at| self.nodes[*at].step_id)
                 .collect();
             Self::problem(
                 object,
@@ -156,22 +187,13 @@ impl Graph {
         }
     }
 
-    fn problem(object: &Object<'_>, node: &Node, code: &str, says: String) {
-        object.problem_of(&node.step_id, node.path_of("dependsOn"), code, says);
+    fn problem(object: &Object<'_>, node: &Node<'_>, code: &str, says: String) {
+        object.problem_of(node.step_id, node.path_of("dependsOn"), code, says);
     }
 
     fn parents(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
-        self.nodes[at]
-            .waits_for
-            .iter()
-            .filter_map(|other| self.place(other))
-    }
-
-    fn place(&self, step_id: &str) -> Option<usize> {
-        let found = self
-            .by_id
-            .binary_search_by(|place| self.nodes[*place].step_id.as_str().cmp(step_id));
-        found.ok().map(|at| self.by_id[at])
+        let edges = self.nodes[at].waits_for.clone();
+        self.ends[edges].iter().flatten().copied()
     }
 
     /// One cycle for every knot of steps that wait for each other, smallest id first.
@@ -208,7 +230,7 @@ impl Graph {
             if let Some(from) = walk.iter().position(|step| *step == at) {
                 let mut cycle = walk.split_off(from);
                 let smallest = (0..cycle.len())
-                    .min_by_key(|index| &self.nodes[cycle[*index]].step_id)
+                    .min_by_key(|index| self.nodes[cycle[*index]].step_id)
                     .unwrap_or(0);
                 cycle.rotate_left(smallest);
                 cycles.push(cycle);

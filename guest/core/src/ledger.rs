@@ -2,6 +2,7 @@
 //!
 //! Does not know what records mean; whether the rules allow one is tested in `legal.rs`.
 
+use crate::codec::same;
 use crate::digest::sha256_hex;
 use crate::event::hashed_part;
 use crate::receipt::{Head, LedgerFault, LedgerFaultKind};
@@ -59,7 +60,7 @@ impl Chain {
         if link.seq != seq {
             return Err(broken(format!("says seq {} where {seq} is due", link.seq)));
         }
-        if link.prev != self.head.hash {
+        if !same(link.prev.as_bytes(), self.head.hash.as_bytes()) {
             return Err(broken(
                 "prev is not the hash of the record before it".into(),
             ));
@@ -68,7 +69,7 @@ impl Chain {
             return Err(broken("does not end in a hash".into()));
         };
         let hash = sha256_hex(&parts);
-        if link.hash != hash {
+        if !same(link.hash.as_bytes(), hash.as_bytes()) {
             return Err(broken(format!(
                 "hash is {}, its content has {hash}",
                 link.hash

@@ -47,8 +47,40 @@ fn known_rules(rules: u32) -> Result<(), Objection> {
     Err((LedgerFaultKind::Unsupported, says))
 }
 
-/// Tests a record against the state before it.
-pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
+/// What of the state a record is about, where there is that.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Found<'a> {
+    pub(crate) coordination: Option<&'a Coordination>,
+    pub(crate) step: Option<&'a Step>,
+}
+
+impl<'a> Found<'a> {
+    /// Looked up by the ids of a record.
+    pub(crate) fn of(state: &'a State, id: Option<&str>, step_id: Option<&str>) -> Self {
+        let coordination = id.and_then(|id| state.live.get(id));
+        let step = coordination.zip(step_id).and_then(|(coordination, id)| {
+            let index = coordination.step_index(id)?;
+            Some(&coordination.steps[index])
+        });
+        Self { coordination, step }
+    }
+}
+
+/// Tests a record that was just made, as if it were replayed.
+pub(crate) fn test(state: &State, record: &Record) -> Result<(), Objection> {
+    let (id, step_id) = (&record.coordination_id, &record.step_id);
+    let found = Found::of(state, id.as_deref(), step_id.as_deref());
+    check(state, record, &found, false)
+}
+
+/// Tests a record against the state before it, of which is known what it is about. Of one whose plan is known to be
+/// sound that is not tested again.
+pub(crate) fn check(
+    state: &State,
+    record: &Record,
+    found: &Found<'_>,
+    sound: bool,
+) -> Result<(), Objection> {
     let type_name = record.event.type_name();
     need(record.at_ms >= state.now_ms, || {
         format!("is at {}, before the record before it", record.at_ms)
@@ -83,7 +115,11 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
             need(new && record.coordination_id.as_deref() == Some(id), || {
                 format!("{id} exists already")
             })?;
-            return check_plan(state, data);
+            return if sound {
+                Ok(())
+            } else {
+                check_plan(state, data)
+            };
         }
         Event::MessageAcknowledged(data) => {
             let known = split_report_key(&data.key).and_then(|seq| state.index.reports.get(&seq));
@@ -94,12 +130,12 @@ pub(crate) fn check(state: &State, record: &Record) -> Result<(), Objection> {
         _ => {}
     }
     let id = record.coordination_id.as_deref().unwrap_or_default();
-    let Some(coordination) = state.live.get(id) else {
+    let Some(coordination) = found.coordination else {
         return no(format!(
             "{type_name} of '{id}', which is no live coordination"
         ));
     };
-    check_live(state, coordination, record)
+    check_live(state, coordination, found.step, record)
 }
 
 /// A configuration is one that `configure` takes.
@@ -130,17 +166,15 @@ fn check_text(text: &str, parsed: Option<String>, digest: &str) -> Result<(), Ob
 fn check_live(
     state: &State,
     coordination: &Coordination,
+    step: Option<&Step>,
     record: &Record,
 ) -> Result<(), Objection> {
     let type_name = record.event.type_name();
-    let step = match record.step_id.as_deref() {
-        None => None,
-        Some(step_id) => match coordination.step_index(step_id) {
-            Some(index) => Some(&coordination.steps[index]),
-            None if matches!(record.event, Event::Added(_)) => None,
-            None => return no(format!("{step_id} is no step of {}", coordination.id)),
-        },
-    };
+    if let (Some(step_id), None) = (&record.step_id, step)
+        && !matches!(record.event, Event::Added(_))
+    {
+        return no(format!("{step_id} is no step of {}", coordination.id));
+    }
     match (&record.event, step) {
         (Event::Terminal(data), None) => {
             // Not whole events: the component has no other comparison of those.

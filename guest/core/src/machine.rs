@@ -14,13 +14,13 @@ use crate::decision::{Answer, Decision};
 use crate::draft::Draft;
 use crate::effect::Effects;
 use crate::envelope::Envelope;
-use crate::event::{Name, ReadError, Record};
+use crate::event::{Name, Record};
 use crate::legal;
 use crate::limit;
 use crate::message::{Caller, HookVerdict, Host, HumanVerdict, Notice};
 use crate::receipt::{
-    CallError, GrantReceipt, GuardVerdict, Head, LedgerFault, LedgerFaultKind, PlanReceipt,
-    Receipt, Rejection, RejectionCode, SnapshotChunk,
+    CallError, GrantReceipt, GuardVerdict, Head, LedgerFault, PlanReceipt, Receipt, Rejection,
+    RejectionCode, SnapshotChunk,
 };
 use crate::report::decide_acknowledge;
 use crate::snapshot::Restore;
@@ -28,7 +28,7 @@ use crate::state::State;
 use crate::step::{decide_envelope, decide_notice};
 use crate::submission::{PlanDecision, decide_configure, decide_plan, plan_receipt};
 use crate::{contest, ending, escalation, hook, lease};
-use crate::{describe, ledger, snapshot};
+use crate::{describe, ledger, replay, snapshot};
 use std::borrow::Cow;
 
 /// Result of one input.
@@ -485,28 +485,10 @@ impl Machine {
         line: &str,
         checked: bool,
     ) -> Result<(), LedgerFault> {
-        let seq = self.state.next_seq();
         if !checked {
             chain.push(line)?;
         }
-        let fault = |kind, message| LedgerFault { seq, kind, message };
-        let (mut record, prev, hash) = Record::parse_linked(line).map_err(|error| match error {
-            ReadError::Malformed(says) => fault(
-                LedgerFaultKind::BrokenChain,
-                format!("is not a record: {says}"),
-            ),
-            ReadError::Unsupported(says) => fault(LedgerFaultKind::Unsupported, says),
-        })?;
-        if record.seq != seq || prev != self.state.head.hash {
-            let says = format!(
-                "is record {} where {seq} is due, or does not follow the one before",
-                record.seq
-            );
-            return Err(fault(LedgerFaultKind::BrokenChain, says));
-        }
-        legal::check(&self.state, &record).map_err(|(kind, says)| fault(kind, says))?;
-        apply(&mut self.state, &mut record, hash);
-        Ok(())
+        replay::follow(&mut self.state, line)
     }
 
     /// A piece of the state; see the WIT.
@@ -752,7 +734,7 @@ impl Machine {
             event: draft.event,
         };
         debug_assert_eq!(
-            legal::check(&self.state, &record),
+            legal::test(&self.state, &record),
             Ok(()),
             "a live record that replay would refuse"
         );

@@ -32,7 +32,7 @@ pub(crate) fn compare(a: &str, b: &str) -> Ordering {
 
 /// Whether two texts are the same; names are often the same text in memory.
 pub(crate) fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && (std::ptr::eq(a, b) || compare(a, b).is_eq())
+    std::ptr::eq(a, b) || crate::codec::same(a.as_bytes(), b.as_bytes())
 }
 
 /// Where something was found last. It is the first place to look: what one input leads to is about one step, and most inputs
@@ -99,6 +99,11 @@ fn sort_places(places: &mut Vec<usize>, compare: &dyn Fn(usize, usize) -> Orderi
 
 /// Puts a value where it belongs in a sorted list without equals; false if it is there already.
 pub(crate) fn insert<T: Ord>(list: &mut Vec<T>, value: T) -> bool {
+    // Mostly it is a new one, behind all others.
+    if list.last().is_none_or(|last| *last < value) {
+        list.push(value);
+        return true;
+    }
     match list.binary_search(&value) {
         Ok(_) => false,
         Err(place) => {

@@ -13,9 +13,8 @@ pub use crate::policy::{EscalationPolicy, FailurePolicy, Fallback, Human, Level,
 use crate::policy::{read_claims, read_conflict_policy, read_resources};
 use crate::read::{Object, Problems, syntax_problem};
 use crate::receipt::Problem;
-use crate::{codec, limit, order};
+use crate::{codec, json, limit, order};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// When a dependency fires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -325,8 +324,7 @@ impl Plan {
             );
             return Err(whole("out-of-bound", says));
         }
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| vec![syntax_problem(&error)])?;
+        let value = json::parse(text).map_err(|error| vec![syntax_problem(&error)])?;
         let problems = Problems::default();
         let plan = Object::new(&value, &problems).and_then(|object| Self::read(object, config));
         let problems = order::sort(problems.into_inner(), |a, b| a.step_id.cmp(&b.step_id));
@@ -417,12 +415,12 @@ impl Plan {
             object.problem("steps", "empty", "is empty; a plan has at least one step");
         }
         let mut steps = Vec::with_capacity(values.len());
-        let mut graph = Graph::default();
+        let mut graph = Graph::new(values.len());
         for (index, value) in values.iter().enumerate() {
             let Some(mut entry) = object.entry("steps", index, value) else {
                 continue;
             };
-            if let Some(Value::String(step_id)) = value.get("stepId") {
+            if let Some(step_id) = json::text_of(value, "stepId") {
                 entry.set_step(step_id);
             }
             if let Some(step) = Step::read(entry, priority, config, &mut graph) {
@@ -436,17 +434,17 @@ impl Plan {
 }
 
 impl Step {
-    fn read(
-        object: Object<'_>,
+    fn read<'a>(
+        object: Object<'a>,
         plan_priority: Priority,
         config: &Config,
-        graph: &mut Graph,
+        graph: &mut Graph<'a>,
     ) -> Option<Self> {
         for name in ["stepId", "targetSession", "timeoutMs"] {
             object.require(name);
         }
-        let step_id = object.text("stepId", &check_id);
-        let target_session = object.text("targetSession", &check_session);
+        let step_id = object.borrowed("stepId", &check_id);
+        let target_session = object.borrowed("targetSession", &check_session);
         let payload = object.text("payload", &|_| Ok(()));
         let payload_ref = object.object("payloadRef").and_then(read_payload_ref);
         if let Err((member, says)) = envelope::check_payload(
@@ -460,7 +458,7 @@ impl Step {
         let content_type = object.text("contentType", &|text| {
             envelope::check_content_type(Some(text))
         });
-        let depends_on = read_dependencies(&object);
+        let depends_on = read_dependencies(&object, graph);
         let join = object
             .choice("join", Join::WORDS, Join::from_name)
             .unwrap_or_default();
@@ -494,18 +492,16 @@ impl Step {
                 "is above 1; a best_effort step has one attempt",
             );
         }
-        if let Some(step_id) = &step_id {
-            graph.add(&object, step_id, &depends_on);
-            graph.add_owned(
-                &object,
-                target_session.as_deref().unwrap_or_default(),
-                &owns,
-            );
+        if let Some(step_id) = step_id {
+            graph.add(&object, step_id);
+            graph.add_owned(&object, target_session.unwrap_or_default(), &owns);
+        } else {
+            graph.forget();
         }
         object.done();
         Some(Self {
-            step_id: step_id?,
-            target_session: target_session?,
+            step_id: step_id?.to_owned(),
+            target_session: target_session?.to_owned(),
             payload,
             payload_ref,
             content_type,
@@ -610,7 +606,8 @@ fn read_payload_ref(object: Object<'_>) -> Option<PayloadRef> {
     })
 }
 
-fn read_dependencies(object: &Object<'_>) -> Vec<Dependency> {
+/// The dependencies of a step; the graph is told of each.
+fn read_dependencies<'a>(object: &Object<'a>, graph: &mut Graph<'a>) -> Vec<Dependency> {
     let values = object
         .list("dependsOn", limit::STEP_DEPENDENCIES_MAX)
         .unwrap_or_default();
@@ -625,7 +622,10 @@ fn read_dependencies(object: &Object<'_>) -> Vec<Dependency> {
             .choice("on", On::WORDS, On::from_name)
             .unwrap_or_default();
         entry.done();
-        dependencies.extend(step_id.map(|step_id| Dependency { step_id, on }));
+        if let (Some(step_id), Some(name)) = (step_id, json::text_of(value, "stepId")) {
+            graph.waits_for(name, on);
+            dependencies.push(Dependency { step_id, on });
+        }
     }
     dependencies
 }

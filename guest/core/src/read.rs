@@ -2,57 +2,77 @@
 //!
 //! Knows forms and bounds of single members; what members mean together is checked by who reads them.
 
+use crate::json::{self, Json, Member};
 use crate::limit::INTEGER_MAX;
+use crate::order;
 use crate::receipt::{Blame, Problem};
-use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-/// All problems found so far, shared by every object of one text.
-pub(crate) type Problems = RefCell<Vec<Problem>>;
+/// What every object of one text shares.
+#[derive(Default)]
+pub(crate) struct Problems {
+    /// All problems found so far.
+    found: RefCell<Vec<Problem>>,
+    /// Members that were asked for, of the objects that are being read, the innermost last.
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl Problems {
+    fn push(&self, problem: Problem) {
+        self.found.borrow_mut().push(problem);
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<Problem> {
+        self.found.into_inner()
+    }
+}
 
 /// A JSON object that is being read, member by member. Where it stands is put into words only for a problem.
 pub(crate) struct Object<'a> {
     /// None where the whole object is absent or no object, which is noted.
-    members: Option<&'a Map<String, Value>>,
+    members: Option<&'a [Member<'a>]>,
     /// What it stands in, under which name, and where that is a list at which place; none for the whole text.
     within: Option<(&'a Object<'a>, &'a str, Option<usize>)>,
     step_id: Option<&'a str>,
-    known: RefCell<Vec<&'static str>>,
+    /// Where the member behind the one that was found last stands.
+    next: Cell<usize>,
+    /// The members that were found, a bit for each as long as there are some.
+    found: Cell<u64>,
+    /// Where what it was asked for begins among all that is kept of that, and how much that is.
+    first: usize,
+    asked: Cell<usize>,
     problems: &'a Problems,
 }
 
-/// Members that most objects are asked for at most.
-const KNOWN: usize = 24;
-
 impl<'a> Object<'a> {
     /// The whole text as an object; notes a problem where it is none.
-    pub(crate) fn new(value: &'a Value, problems: &'a Problems) -> Option<Self> {
+    pub(crate) fn new(value: &'a Json<'a>, problems: &'a Problems) -> Option<Self> {
         let whole = Self {
             members: None,
             within: None,
             step_id: None,
-            known: RefCell::default(),
+            next: Cell::new(0),
+            found: Cell::new(0),
+            first: 0,
+            asked: Cell::new(0),
             problems,
         };
         whole.filled(value)
     }
 
     /// This object with the members of a value; notes a problem where that is no object.
-    fn filled(self, value: &'a Value) -> Option<Self> {
-        if let Value::Object(members) = value {
-            return Some(Self {
-                members: Some(members),
-                known: RefCell::new(Vec::with_capacity(KNOWN)),
-                ..self
-            });
+    fn filled(mut self, value: &'a Json<'a>) -> Option<Self> {
+        if let Json::Object(members) = value {
+            self.members = Some(members);
+            return Some(self);
         }
         let field = match self.path() {
             path if path.is_empty() => "$".to_owned(),
             path => path,
         };
         let message = format!("is {}; an object is expected", kind(value));
-        self.problems.borrow_mut().push(Problem {
+        self.problems.push(Problem {
             step_id: self.step_id.map(str::to_owned),
             field,
             code: "wrong-type".into(),
@@ -67,7 +87,10 @@ impl<'a> Object<'a> {
             members: None,
             within: Some((self, name, index)),
             step_id: self.step_id,
-            known: RefCell::default(),
+            next: Cell::new(0),
+            found: Cell::new(0),
+            first: self.first + self.asked.get(),
+            asked: Cell::new(0),
             problems: self.problems,
         }
     }
@@ -114,7 +137,7 @@ impl<'a> Object<'a> {
     #[inline(never)]
     fn note(&self, name: &str, code: &str, message: Cow<'_, str>) {
         let (step_id, field) = (self.step_id.map(str::to_owned), self.path_of(name));
-        self.problems.borrow_mut().push(Problem {
+        self.problems.push(Problem {
             step_id,
             field,
             code: code.into(),
@@ -125,7 +148,7 @@ impl<'a> Object<'a> {
     /// Notes a problem at a path, for a step that is not being read any more.
     pub(crate) fn problem_of(&self, step_id: &str, field: String, code: &str, message: String) {
         let step_id = Some(step_id.to_owned());
-        self.problems.borrow_mut().push(Problem {
+        self.problems.push(Problem {
             step_id,
             field,
             code: code.into(),
@@ -133,7 +156,7 @@ impl<'a> Object<'a> {
         });
     }
 
-    fn wrong_type(&self, name: &str, value: &Value, expected: &str) {
+    fn wrong_type(&self, name: &str, value: &Json<'_>, expected: &str) {
         self.problem(
             name,
             "wrong-type",
@@ -142,22 +165,36 @@ impl<'a> Object<'a> {
     }
 
     /// A member as it stands; null is a problem, since an absent member is left out.
-    pub(crate) fn get(&self, name: &'static str) -> Option<&'a Value> {
-        self.known.borrow_mut().push(name);
-        match self.members?.get(name) {
-            Some(Value::Null) => {
+    pub(crate) fn get(&self, name: &'static str) -> Option<&'a Json<'a>> {
+        self.note_asked(name);
+        let members = self.members?;
+        let place = json::place_of(members, self.next.get(), name)?;
+        self.next.set(place + 1);
+        if place < 64 {
+            self.found.set(self.found.get() | 1 << place);
+        }
+        match &members[place].1 {
+            Json::Null => {
                 self.problem(name, "wrong-type", "is null; leave an absent member out");
                 None
             }
-            other => other,
+            other => Some(other),
         }
+    }
+
+    fn note_asked(&self, name: &'static str) {
+        let mut asked = self.problems.asked.borrow_mut();
+        // What stands behind is of an object within this one that nobody reads any more.
+        asked.truncate(self.first + self.asked.get());
+        asked.push(name);
+        self.asked.set(self.asked.get() + 1);
     }
 
     /// Notes the absence of a member that must be there.
     pub(crate) fn require(&self, name: &'static str) {
         if self
             .members
-            .is_some_and(|members| !members.contains_key(name))
+            .is_some_and(|members| json::place_of(members, 0, name).is_none())
         {
             self.problem(name, "missing", "is missing");
         }
@@ -169,9 +206,19 @@ impl<'a> Object<'a> {
         name: &'static str,
         check: &dyn Fn(&str) -> Result<(), String>,
     ) -> Option<String> {
+        self.borrowed(name, check).map(str::to_owned)
+    }
+
+    /// The same, as it stands in the text.
+    #[inline(never)]
+    pub(crate) fn borrowed(
+        &self,
+        name: &'static str,
+        check: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Option<&'a str> {
         match self.get(name)? {
-            Value::String(text) => match check(text) {
-                Ok(()) => Some(text.clone()),
+            Json::Text(text) => match check(text) {
+                Ok(()) => Some(text),
                 Err(says) => {
                     self.problem(name, "out-of-bound", says);
                     None
@@ -190,34 +237,21 @@ impl<'a> Object<'a> {
         self.integer_of(name, value, min, max)
     }
 
-    fn integer_of(&self, name: &str, value: &Value, min: u64, max: u64) -> Option<u64> {
+    fn integer_of(&self, name: &str, value: &Json<'_>, min: u64, max: u64) -> Option<u64> {
         let max = max.min(INTEGER_MAX);
-        match value.as_u64() {
-            Some(number) if (min..=max).contains(&number) => Some(number),
-            Some(number) => {
-                self.problem(
-                    name,
-                    "out-of-bound",
-                    format!("is {number}; whole numbers {min}..{max} are allowed"),
-                );
-                None
-            }
-            None if value.is_number() => {
-                let is = value
-                    .as_i64()
-                    .map_or("not a whole number".into(), |number| number.to_string());
-                self.problem(
-                    name,
-                    "out-of-bound",
-                    format!("is {is}; whole numbers {min}..{max} are allowed"),
-                );
-                None
-            }
+        let is = match value {
+            Json::Whole(number) if (min..=max).contains(number) => return Some(*number),
+            Json::Whole(number) => number.to_string(),
+            Json::Negative(number) => number.to_string(),
+            Json::Fraction => "not a whole number".into(),
             _ => {
                 self.wrong_type(name, value, "a whole number");
-                None
+                return None;
             }
-        }
+        };
+        let says = format!("is {is}; whole numbers {min}..{max} are allowed");
+        self.problem(name, "out-of-bound", says);
+        None
     }
 
     /// A list of whole numbers within bounds.
@@ -244,8 +278,8 @@ impl<'a> Object<'a> {
         for (index, value) in self.list(name, count_max)?.iter().enumerate() {
             let member = || format!("{name}[{index}]");
             match value {
-                Value::String(text) => match check(text) {
-                    Ok(()) => texts.push(text.clone()),
+                Json::Text(text) => match check(text) {
+                    Ok(()) => texts.push(text.clone().into_owned()),
                     Err(says) => self.problem(&member(), "out-of-bound", says),
                 },
                 other => self.wrong_type(&member(), other, "text"),
@@ -257,7 +291,7 @@ impl<'a> Object<'a> {
     /// true or false.
     pub(crate) fn boolean(&self, name: &'static str) -> Option<bool> {
         match self.get(name)? {
-            Value::Bool(value) => Some(*value),
+            Json::Bool(value) => Some(*value),
             other => {
                 self.wrong_type(name, other, "true or false");
                 None
@@ -283,7 +317,7 @@ impl<'a> Object<'a> {
     #[inline(never)]
     fn word(&self, name: &'static str) -> Option<&'a str> {
         match self.get(name)? {
-            Value::String(word) => Some(word),
+            Json::Text(word) => Some(word),
             other => {
                 self.wrong_type(name, other, "text");
                 None
@@ -298,10 +332,10 @@ impl<'a> Object<'a> {
     }
 
     /// A list of at most so many entries.
-    pub(crate) fn list(&self, name: &'static str, count_max: usize) -> Option<&'a [Value]> {
+    pub(crate) fn list(&self, name: &'static str, count_max: usize) -> Option<&'a [Json<'a>]> {
         match self.get(name)? {
-            Value::Array(values) if values.len() <= count_max => Some(values),
-            Value::Array(values) => {
+            Json::List(values) if values.len() <= count_max => Some(values),
+            Json::List(values) => {
                 let says = format!("has {} entries; {count_max} are allowed", values.len());
                 self.problem(name, "out-of-bound", says);
                 None
@@ -315,7 +349,11 @@ impl<'a> Object<'a> {
 
     /// Whether a member is a list without entries, which is not the same as one without a good entry.
     pub(crate) fn is_empty_list(&self, name: &str) -> bool {
-        matches!(self.members.and_then(|members| members.get(name)), Some(Value::Array(values)) if values.is_empty())
+        let found = self.members.and_then(|members| {
+            let place = json::place_of(members, 0, name)?;
+            Some(&members[place].1)
+        });
+        matches!(found, Some(Json::List(values)) if values.is_empty())
     }
 
     /// An object within this one.
@@ -329,29 +367,46 @@ impl<'a> Object<'a> {
         &'o self,
         name: &'static str,
         index: usize,
-        value: &'o Value,
+        value: &'o Json<'o>,
     ) -> Option<Object<'o>> {
         self.inner(name, Some(index)).filled(value)
     }
 
     /// A value within this one, which stands at a name, as an object; one without members where it is none.
-    pub(crate) fn at<'o>(&'o self, name: &'o str, value: Option<&'o Value>) -> Object<'o> {
+    pub(crate) fn at<'o>(&'o self, name: &'o str, value: Option<&'o Json<'o>>) -> Object<'o> {
         let object = value.and_then(|value| self.inner(name, None).filled(value));
         object.unwrap_or_else(|| self.inner(name, None))
     }
 
     /// The name of its member, if there is no other.
     pub(crate) fn only_name(&self) -> Option<&'a str> {
-        let mut names = self.members?.keys();
-        let first = names.next()?;
-        names.next().is_none().then_some(first)
+        match self.members? {
+            [(name, _)] => Some(name),
+            _ => None,
+        }
     }
 
     /// Notes every member that nobody asked for.
     pub(crate) fn done(self) {
-        let known = self.known.borrow();
-        let members = self.members.into_iter().flat_map(Map::keys);
-        for name in members.filter(|name| !known.contains(&name.as_str())) {
+        let members = self.members.unwrap_or_default();
+        let all = 1_u64.checked_shl(members.len() as u32);
+        if all.is_some_and(|all| self.found.get() == all - 1) {
+            return;
+        }
+        self.note_unknown(members);
+    }
+
+    #[inline(never)]
+    fn note_unknown(&self, members: &[Member<'_>]) {
+        let known = {
+            let asked = self.problems.asked.borrow();
+            let known = asked.get(self.first..self.first + self.asked.get());
+            debug_assert!(known.is_some(), "one object at a time is read");
+            known.unwrap_or_default().to_vec()
+        };
+        let names = members.iter().map(|(name, _)| &**name);
+        let unknown = names.filter(|name| !known.contains(name)).collect();
+        for name in order::sort(unknown, |a: &&str, b| a.cmp(b)) {
             let says = format!("is unknown; known here are {}", known.join(", "));
             // A member without a name would have no path.
             let name = if name.is_empty() { "\"\"" } else { name };
@@ -361,14 +416,14 @@ impl<'a> Object<'a> {
 }
 
 /// What a JSON value is, for a sentence.
-pub(crate) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Json<'_>) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+        Json::Null => "null",
+        Json::Bool(_) => "a truth value",
+        Json::Whole(_) | Json::Negative(_) | Json::Fraction => "a number",
+        Json::Text(_) => "text",
+        Json::List(_) => "a list",
+        Json::Object(_) => "an object",
     }
 }
 

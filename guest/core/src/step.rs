@@ -22,6 +22,7 @@ use crate::event::{
     Acknowledged, Class, Completed, EscalationKind, InputLate, InputRejected, Progress,
 };
 use crate::id::split_attempt_key;
+use crate::json::{self, Json};
 use crate::lease;
 use crate::limit::KEPT_INPUTS_AN_ATTEMPT_MAX;
 use crate::message::{Caller, Notice, NoticeKind, PROBE_PREFIX};
@@ -426,13 +427,13 @@ fn unexpected(expected: Option<&ExpectedOutput>, envelope: &Envelope) -> Option<
     let Some(text) = text else {
         return Some("the result is kept elsewhere, so its required fields cannot be seen".into());
     };
-    let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) else {
+    let Ok(Json::Object(members)) = json::parse(text) else {
         return Some("the result is not a JSON object".into());
     };
     let missing = expected
         .required_fields
         .iter()
-        .find(|field| !members.contains_key(*field));
+        .find(|field| json::place_of(&members, 0, field).is_none());
     missing.map(|field| format!("the result has no member {field}"))
 }
 

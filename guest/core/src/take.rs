@@ -4,8 +4,8 @@
 //! is canonical already, such as a ledger line, is read in `codec.rs`.
 
 use crate::codec::{Write, place_of};
+use crate::json::Json;
 use crate::read::{Object, kind};
-use serde_json::Value;
 
 /// A value that can be taken from outside JSON.
 pub(crate) trait Take: Sized {
@@ -20,7 +20,7 @@ pub(crate) struct At<'a, 'o> {
     /// Name of the member, with an index where it is an entry of a list.
     name: &'o str,
     /// Absent where that is noted already.
-    value: Option<&'a Value>,
+    value: Option<&'a Json<'a>>,
 }
 
 impl<'a, 'o> At<'a, 'o> {
@@ -36,24 +36,24 @@ impl<'a, 'o> At<'a, 'o> {
     /// The value as text.
     #[inline(never)]
     pub(crate) fn text(&self) -> &'a str {
-        let text = self.value.and_then(Value::as_str);
-        if text.is_none() {
-            self.wrong("text");
+        if let Some(Json::Text(text)) = self.value {
+            return text;
         }
-        text.unwrap_or_default()
+        self.wrong("text");
+        ""
     }
 
     /// The value as a whole number that is no larger.
     #[inline(never)]
     fn integer(&self, max: u64) -> u64 {
-        match self.value.and_then(Value::as_u64) {
-            Some(number) if number <= max => number,
-            Some(number) => {
+        match self.value {
+            Some(Json::Whole(number)) if *number <= max => *number,
+            Some(Json::Whole(number)) => {
                 let says = format!("is {number}; whole numbers 0..{max} are allowed");
                 self.object.problem(self.name, "out-of-bound", says);
                 0
             }
-            None => {
+            _ => {
                 self.wrong("a whole number that is not negative");
                 0
             }
@@ -65,7 +65,7 @@ impl<'a, 'o> At<'a, 'o> {
     pub(crate) fn word(&self, words: &[&str]) -> usize {
         let word = self.text();
         let place = place_of(words, word);
-        if place.is_none() && self.value.is_some_and(Value::is_string) {
+        if place.is_none() && matches!(self.value, Some(Json::Text(_))) {
             self.object.unknown_word(self.name, word, words);
         }
         place.unwrap_or_default()
@@ -80,7 +80,7 @@ impl<'a, 'o> At<'a, 'o> {
     /// The value as an enum case: a word, or an object of one member whose name is the word.
     #[inline(never)]
     pub(crate) fn case(&self, words: &[&str]) -> (usize, Option<Object<'o>>) {
-        if !self.value.is_some_and(Value::is_object) {
+        if !matches!(self.value, Some(Json::Object(_))) {
             return (self.word(words), None);
         }
         let object = self.object();
@@ -94,12 +94,12 @@ impl<'a, 'o> At<'a, 'o> {
 
     /// The value as a list.
     #[inline(never)]
-    fn list(&self) -> &'a [Value] {
-        let list = self.value.and_then(Value::as_array);
-        if list.is_none() {
-            self.wrong("a list");
+    fn list(&self) -> &'a [Json<'a>] {
+        if let Some(Json::List(list)) = self.value {
+            return list;
         }
-        list.map(Vec::as_slice).unwrap_or_default()
+        self.wrong("a list");
+        &[]
     }
 
     /// Writes the name of an entry.
@@ -136,11 +136,11 @@ impl Take for u32 {
 
 impl Take for bool {
     fn take(at: &At<'_, '_>) -> Self {
-        let value = at.value.and_then(Value::as_bool);
-        if value.is_none() {
-            at.wrong("true or false");
+        if let Some(Json::Bool(value)) = at.value {
+            return *value;
         }
-        value.unwrap_or_default()
+        at.wrong("true or false");
+        false
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -213,7 +213,11 @@ fn make_durable(kind: &Kind, path: &Path, connection: &Connection) -> Result<()>
 /// the log counts. It is written and not only cut off, since to cut it off once more after a sync that failed would do nothing.
 fn end_log(log: &Path) -> Result<()> {
     let end = || {
-        let mut file = OpenOptions::new().write(true).open(log)?;
+        let mut file = match OpenOptions::new().write(true).open(log) {
+            // The name is gone, which is made durable next.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
         // Where somebody has written since, a new head is there and durable.
         if file.metadata()?.len() <= LOG_HEAD_BYTES {
             file.write_all(&[0; LOG_HEAD_BYTES as usize])?;
