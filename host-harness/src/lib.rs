@@ -23,7 +23,7 @@
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
 //! | [`schema`] | the form of plans and agents files, for editors |
-//! | [`verify`] | whether a stored ledger holds |
+//! | [`verify`], [`outgoing`] | whether a stored ledger holds, and what is out as it says |
 //! | [`clock`], [`error`] | time, and what can go wrong |
 
 pub mod agent;
@@ -52,6 +52,7 @@ pub mod lifecycle;
 mod line_head;
 mod older_lines;
 mod opening;
+pub mod outgoing;
 pub mod owner;
 mod paths;
 mod payload;

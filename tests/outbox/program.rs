@@ -150,6 +150,21 @@ async fn what_belongs_to_a_step_is_not_dropped_by_hand() {
     let _ = running.await;
     let says = directory.run(&["--json", "queue", "drop", "c:only:1"]);
     assert_eq!(says.error_code(), "of-coordination");
+    // Nobody runs it, and the message is out all the same; while the domain is switched off nothing is.
+    let keys = || {
+        let listed = directory.run(&["--json", "queue", "list"]).json();
+        let messages = listed["messages"].as_array().expect("a list");
+        messages
+            .iter()
+            .map(|message| message["key"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(), ["c:only:1"]);
+    let mut off = config();
+    off.phase1.enabled = false;
+    let builder = Domain::builder(directory.data()).config(off).clock(clock);
+    builder.open().await.expect("it opens").close().await;
+    assert_eq!(keys(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,9 +9,9 @@ use super::output::Output;
 use super::run::{close, interrupts, now_ms, resting_builder, runtime};
 use super::{data, exit, table};
 use clap::Subcommand;
-use qm2_core::call::Call;
 use qm2_core::message::Message;
 use qm2_host::HostError;
+use qm2_host::outgoing;
 use qm2_host::queue::beside::{self, Contents};
 use qm2_host::queue::{COORDINATION, DeadEntry, Entry, Evidence};
 use qm2_host::store::{DeadLetter, Store, Transaction};
@@ -125,8 +125,8 @@ fn read(directory: &Path) -> Result<Listed, Failure> {
         ..Listed::default()
     };
     if directory.join(LEDGER).exists() {
-        let store = data::open(directory)?;
-        listed.messages = messages(&store)?;
+        let mut store = data::open(directory)?;
+        listed.messages = outgoing::messages(&mut store)?;
         let letters = store.dead_letters()?.into_iter();
         let late = letters.map(|letter| LateReport {
             key: letter.id(),
@@ -135,20 +135,6 @@ fn read(directory: &Path) -> Result<Listed, Failure> {
         listed.late_reports = late.collect();
     }
     Ok(listed)
-}
-
-/// What is out follows from the ledger: it is what a domain would hand out if it opened now.
-fn messages(store: &dyn Store) -> Result<Vec<Message>, Failure> {
-    let mut instance = data::replay(store)?.instance;
-    // While it is switched off nothing is out.
-    if let Err(error) = data::call(&mut instance, &Call::Reconcile)
-        && error.code != "disabled"
-    {
-        return Err(error);
-    }
-    let mut messages = instance.take_staged().messages;
-    messages.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(messages)
 }
 
 fn list(directory: &Path, output: &Output) -> Result<u8, Failure> {
