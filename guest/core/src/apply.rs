@@ -186,13 +186,12 @@ fn create(state: &mut State, record: &Record, data: &Created, steps: Vec<plan::S
         .map(|parent| parent.coordination_id.clone());
     let open_cleanup = defs.iter().filter(|def| def.cleanup).count();
     let open_work = defs.len() - open_cleanup;
-    let steps = defs
-        .into_iter()
-        .zip(ids)
-        .zip(edges)
-        .zip(children)
-        .map(|(((def, id), edges), children)| new_step(Def::new(def, id, edges), children, record))
-        .collect();
+    // Not collected: that would go into the room of the plan's steps, which are half as large again, and keep all of it.
+    let mut steps = Vec::with_capacity(defs.len());
+    let parts = defs.into_iter().zip(ids).zip(edges).zip(children);
+    steps.extend(parts.map(|(((def, id), edges), children)| {
+        new_step(Def::new(def, id, edges), children, record)
+    }));
     let config = state.config();
     let coordination = Coordination {
         id: Name::from(plan.coordination_id.as_str()),
