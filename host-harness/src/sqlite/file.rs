@@ -11,11 +11,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Longest file whose pages are all looked at before it is written. A longer one would keep its owner waiting.
 const LOOKED_AT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// How long another program may keep a lock before that is an error.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The head of a write-ahead log.
 const LOG_HEAD_BYTES: u64 = 32;
 
@@ -190,8 +193,16 @@ fn damaged(path: &Path, says: &str) -> HostError {
 fn make_durable(kind: &Kind, path: &Path, connection: &Connection) -> Result<()> {
     let failed = |e: rusqlite::Error| data_error(kind, path, &e);
     let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-    let is_busy = connection.query_row(sql, [], |row| row.get::<_, bool>(0));
-    if is_busy.map_err(failed)? {
+    let since = Instant::now();
+    // For some of its locks SQLite does not wait by itself.
+    while connection
+        .query_row(sql, [], |row| row.get::<_, bool>(0))
+        .map_err(failed)?
+    {
+        if since.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+            continue;
+        }
         let message =
             "another program holds it locked, writing it or reading an old state of it; end that program"
                 .into();
@@ -254,7 +265,7 @@ pub(crate) fn open_for_reading(kind: &Kind, path: &Path) -> Result<Connection> {
 
 /// A file may come from anywhere: nothing in it is run, and what does not fit into it is an error.
 fn distrust(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(PATIENCE)?;
     for (setting, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
