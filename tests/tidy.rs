@@ -121,7 +121,6 @@ fn no_file_names_a_path_of_somebodys_machine() {
     assert_eq!(places(&files(&root()), is_path), [""; 0]);
 }
 
-/// The rules of SPEC section 5.
 /// The simulator makes them wrong one by one, long after the tests have run.
 #[test]
 fn lines_that_are_to_be_mutated_stand_in_the_core_once() {
@@ -140,6 +139,7 @@ fn lines_that_are_to_be_mutated_stand_in_the_core_once() {
     }
 }
 
+/// The rules of SPEC section 5.
 fn rules() -> Vec<String> {
     let machine = (1..=6).map(|n| format!("m{n}"));
     let rules = (1..=67).map(|n| format!("r_{n}"));

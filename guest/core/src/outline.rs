@@ -5,7 +5,7 @@
 
 use crate::codec::{Input, Malformed, name};
 
-/// How deep lists and objects may stand within each other; those of a record stand half as deep.
+/// How deep lists and objects may stand within each other: more than any member of a record needs, and too little for the stack.
 const DEPTH_MAX: u32 = 32;
 
 /// Tests a line.

@@ -3,7 +3,8 @@
 //! A sync of a file that grows makes its new length durable, too, and takes half as long again as one of a file that is
 //! written over. Every log grows until it is first begun anew, which for a short run is all of it. So zeros are appended to it
 //! now and then, some commits ahead; the next commit makes them durable with itself. SQLite reads a log up to the first frame
-//! that does not follow the one before it, so zeros end it as its end does. Nothing that SQLite has written is changed.
+//! that does not follow the one before it, so zeros end it as its end does. Does not change what SQLite has written, and does
+//! not know what is kept; a log that must not be believed is ended in `file.rs`.
 
 use super::file::beside;
 use rusqlite::hooks::Wal;
@@ -19,7 +20,7 @@ const FRAME_BYTES: u64 = 4_096 + 24;
 const FRAMES_MAX: u64 = 1_000;
 /// Frames of the commits for which there shall be room.
 const AHEAD: u64 = 16;
-/// Frames that are appended at once: a third of a millisecond for the commit that makes them durable.
+/// Frames that are appended at once; the next commit makes them durable with its own, so not too many.
 const STEP: u64 = 64;
 
 /// Takes the log of a database in hand.
@@ -51,7 +52,7 @@ pub(super) fn tend(connection: &mut Connection, database: &Path) -> Result<()> {
 struct Room {
     log: File,
     /// For how many frames it is long enough. Counted, because a system that was asked for the length of a file writes its
-    /// time anew with each change of it, and every sync then has to make that durable, too.
+    /// time anew with the next change of it, which the sync then has to make durable, too.
     frames: u64,
 }
 
