@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// What lies in a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// On their way, oldest first.
+    /// On their way, oldest first; of those of one millisecond, one that was put back comes last.
     pub entries: Vec<Entry>,
     /// Given up, oldest first.
     pub dead_letters: Vec<DeadEntry>,
