@@ -221,8 +221,8 @@ fn restore(
     }
     let last = snapshot.chunks.len() - 1;
     let mut restored = Head::default();
-    for (part, chunk) in snapshot.chunks.iter().enumerate() {
-        let (chunk, last) = (chunk.clone(), part == last);
+    for (part, chunk) in snapshot.chunks.into_iter().enumerate() {
+        let last = part == last;
         restored = match call(instance, &Call::Restore { chunk, last })? {
             Answer::Restore(head) => head,
             _ => return Err(unexpected()),

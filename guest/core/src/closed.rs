@@ -3,7 +3,7 @@
 //! They stand one behind another in pages of bytes, in the order of their ids: about as many bytes as what is kept of each.
 //! A tree of values would take three times that. Knows nothing of the rules.
 
-use crate::codec::object;
+use crate::codec::{Absent, Input, Read, name, object, read_req, read_set};
 use crate::compact::Digest;
 use crate::event::{Name, TerminalState};
 use crate::table::Table;
@@ -30,7 +30,7 @@ impl Closed {
     }
 }
 
-object!(Closed {
+object!(write Closed {
     "owner": req owner,
     "planDigest": req plan_digest,
     "createdSeq": req created_seq,
@@ -90,6 +90,47 @@ impl ClosedTable {
             self.given_up.insert(id, given_up);
         }
         self.insert_entry(page, at, entry);
+    }
+
+    /// Takes in what a snapshot has, behind what is here; false where that is not its place.
+    pub(crate) fn append(&mut self, incoming: Incoming) -> bool {
+        if !incoming.is_ordered {
+            return false;
+        }
+        let bytes = &incoming.bytes[..];
+        if let (Some(last), false) = (self.pages.last(), bytes.is_empty()) {
+            let is_before = |entry| id_of(entry) < id_of(bytes);
+            if !entries(last).all(is_before) {
+                return false;
+            }
+        }
+        let (mut from, mut at) = (0, 0);
+        let mut room = self
+            .pages
+            .last()
+            .map_or(0, |page| PAGE_BYTES.saturating_sub(page.len()));
+        for entry in entries(bytes) {
+            if at + entry.len() - from > room {
+                self.append_bytes(&bytes[from..at]);
+                (from, room) = (at, PAGE_BYTES);
+                self.pages.push(Vec::new());
+            }
+            at += entry.len();
+        }
+        self.append_bytes(&bytes[from..at]);
+        self.len += incoming.len;
+        for (id, given_up) in incoming.given_up {
+            self.given_up.insert(id, given_up);
+        }
+        true
+    }
+
+    /// To the last page.
+    fn append_bytes(&mut self, bytes: &[u8]) {
+        if let Some(page) = self.pages.last_mut() {
+            page.reserve_exact(bytes.len());
+            page.extend_from_slice(bytes);
+        }
     }
 
     /// A report that was given up is acknowledged after all; false where the coordination is not among these.
@@ -207,6 +248,86 @@ impl ClosedTable {
     }
 }
 
+/// What a piece of a snapshot has of them, as they stand in pages: no value is made of any, because there may be a million.
+pub(crate) struct Incoming {
+    bytes: Vec<u8>,
+    len: usize,
+    given_up: Vec<(Name, GivenUp)>,
+    /// Whether each id comes after the one before it. An empty one is none, and a cursor could not name it.
+    is_ordered: bool,
+}
+
+impl Default for Incoming {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            len: 0,
+            given_up: Vec::new(),
+            is_ordered: true,
+        }
+    }
+}
+
+impl Incoming {
+    /// The reports that were given up, and whose they are.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (u64, &Name)> {
+        self.given_up.iter().flat_map(|(id, given_up)| {
+            let seqs = given_up.undelivered.iter();
+            seqs.map(move |(seq, _)| (*seq, id))
+        })
+    }
+}
+
+impl Absent for Incoming {
+    fn is_absent(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Read for Incoming {
+    fn read(input: &mut Input<'_>) -> Self {
+        let mut incoming = Self::default();
+        let (mut rest, mut last) = (Vec::with_capacity(GROWTH_BYTES), 0);
+        input.list(&mut |input| {
+            input.byte(b'[', "a pair");
+            let id = input.string();
+            input.byte(b',', "a pair");
+            input.open();
+            input.required(name!("owner"));
+            let owner = input.string();
+            let plan_digest: Digest = read_req(input, name!("planDigest"));
+            let created_seq: u64 = read_req(input, name!("createdSeq"));
+            input.required(name!("terminal"));
+            let terminal = input.word(TerminalState::WORDS);
+            let terminal_seq: u64 = read_req(input, name!("terminalSeq"));
+            let undelivered: Vec<(u64, u32)> = read_req(input, name!("undelivered"));
+            let for_others: Vec<(u64, Name)> = read_set(input, name!("forOthers"));
+            input.close();
+            input.byte(b']', "a pair");
+            let numbers = (created_seq, terminal, terminal_seq);
+            rest.clear();
+            put_rest(&mut rest, &id, &owner, &plan_digest, numbers);
+            let before: &[u8] = match incoming.len {
+                0 => b"",
+                _ => id_of(&incoming.bytes[last..]),
+            };
+            incoming.is_ordered &= before < id.as_bytes();
+            last = incoming.bytes.len();
+            put(&mut incoming.bytes, rest.len() as u64);
+            incoming.bytes.extend_from_slice(&rest);
+            incoming.len += 1;
+            if !undelivered.is_empty() || !for_others.is_empty() {
+                let given_up = GivenUp {
+                    undelivered,
+                    for_others,
+                };
+                incoming.given_up.push((id.as_ref().into(), given_up));
+            }
+        });
+        incoming
+    }
+}
+
 /// Closed coordinations in order.
 pub(crate) struct Walk<'a> {
     table: &'a ClosedTable,
@@ -242,31 +363,50 @@ impl Iterator for Walk<'_> {
 /// An entry: how long the rest is, the id, and what is kept.
 fn entry_of(id: &str, closed: &Closed) -> Vec<u8> {
     let mut rest = Vec::with_capacity(128);
-    put_text(&mut rest, id);
-    put_text(&mut rest, &closed.owner);
-    match &closed.plan_digest {
+    let word = closed.terminal.name();
+    let place = TerminalState::WORDS.iter().position(|known| *known == word);
+    let terminal = place.unwrap_or(usize::MAX);
+    let numbers = (closed.created_seq, terminal, closed.terminal_seq);
+    put_rest(&mut rest, id, &closed.owner, &closed.plan_digest, numbers);
+    let mut entry = Vec::with_capacity(GROWTH_BYTES);
+    put(&mut entry, rest.len() as u64);
+    entry.extend_from_slice(&rest);
+    entry
+}
+
+/// An entry without its length. Of the numbers the second is the place of the end among its words.
+fn put_rest(
+    rest: &mut Vec<u8>,
+    id: &str,
+    owner: &str,
+    plan_digest: &Digest,
+    (created_seq, terminal, terminal_seq): (u64, usize, u64),
+) {
+    put_text(rest, id);
+    put_text(rest, owner);
+    match plan_digest {
         Digest::Hash(hash) => {
             rest.push(0);
             rest.extend_from_slice(hash);
         }
         Digest::Text(text) => {
             rest.push(1);
-            put_text(&mut rest, text);
+            put_text(rest, text);
         }
     }
-    put(&mut rest, closed.created_seq);
-    let word = closed.terminal.name();
-    let place = TerminalState::WORDS.iter().position(|known| *known == word);
-    rest.push(
-        place
-            .and_then(|place| place.try_into().ok())
-            .unwrap_or(u8::MAX),
-    );
-    put(&mut rest, closed.terminal_seq);
-    let mut entry = Vec::with_capacity(GROWTH_BYTES);
-    put(&mut entry, rest.len() as u64);
-    entry.extend_from_slice(&rest);
-    entry
+    put(rest, created_seq);
+    rest.push(terminal.try_into().unwrap_or(u8::MAX));
+    put(rest, terminal_seq);
+}
+
+/// The entries that stand one behind another.
+fn entries(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let len = (!bytes.is_empty()).then(|| entry_len(bytes))?;
+        let (entry, rest) = bytes.split_at(len);
+        bytes = rest;
+        Some(entry)
+    })
 }
 
 fn entry_len(entry: &[u8]) -> usize {
@@ -300,14 +440,25 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
+    #[inline(always)]
     fn byte(&mut self) -> u8 {
         let byte = self.0[0];
         self.0 = &self.0[1..];
         byte
     }
 
+    /// Most are lengths, and a single byte.
+    #[inline(always)]
     fn number(&mut self) -> u64 {
-        let (mut number, mut shift) = (0, 0);
+        match self.byte() {
+            short @ ..0x80 => short.into(),
+            first => self.long_number(first),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self, first: u8) -> u64 {
+        let (mut number, mut shift) = (u64::from(first & 0x7f), 7);
         loop {
             let byte = self.byte();
             number |= u64::from(byte & 0x7f) << shift;
@@ -337,6 +488,7 @@ impl Bytes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{canonical, parse};
     use crate::digest::sha256_hex;
     use std::collections::BTreeMap;
 
@@ -355,7 +507,7 @@ mod tests {
             },
             created_seq: number * number,
             terminal: TerminalState::from_name(word).unwrap(),
-            terminal_seq: (1 << 53) - number,
+            terminal_seq: (1 << 53) - 1 - number,
             for_others: undelivered
                 .iter()
                 .map(|(seq, _)| (*seq, "agent:other".into()))
@@ -426,6 +578,64 @@ mod tests {
             (one.told_by(13), one.told_by(12)),
             ("agent:other", &*one.owner)
         );
+    }
+
+    /// What a snapshot has of them.
+    fn incoming(entries: &[(Name, Closed)]) -> Incoming {
+        parse(&canonical(&entries.to_vec())).unwrap()
+    }
+
+    #[test]
+    fn what_a_snapshot_has_of_them_is_taken_in_piece_by_piece() {
+        let ids: Vec<String> = (0..997).map(|n| format!("c{n:04}")).collect();
+        let table = check(&ids);
+        let all: Vec<(Name, Closed)> = table.iter().collect();
+        for piece in [1, 7, 500, 997] {
+            let mut restored = ClosedTable::default();
+            assert!(restored.append(Incoming::default()));
+            for entries in all.chunks(piece) {
+                let incoming = incoming(entries);
+                let reports = entries.iter().flat_map(|(id, one)| {
+                    let seqs = one.undelivered.iter();
+                    seqs.map(move |(seq, _)| (*seq, id))
+                });
+                assert!(incoming.reports().eq(reports));
+                assert!(restored.append(incoming));
+            }
+            assert_eq!(restored.len(), all.len());
+            assert!(restored.iter().eq(all.iter().cloned()));
+            assert!(restored.pages.iter().all(|page| !page.is_empty()));
+            // It goes on as any other.
+            restored.insert("c0500-".into(), closed(3, "c0500-"));
+            assert_eq!(restored.get("c0500-"), Some(closed(3, "c0500-")));
+            assert!(restored.acknowledge("c0013", 13));
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_has_of_them_has_each_once_and_in_its_place() {
+        let pair = |id: &str| (Name::from(id), closed(1, id));
+        let mut table = ClosedTable::default();
+        assert!(table.append(incoming(&[pair("b"), pair("d")])));
+        for ids in [&["d"][..], &["c"], &["a"], &["e", "e"], &["f", "e"], &[""]] {
+            let pairs: Vec<_> = ids.iter().map(|id| pair(id)).collect();
+            assert!(!table.append(incoming(&pairs)), "{ids:?}");
+        }
+        assert!(table.append(incoming(&[pair("e"), pair("ee")])));
+        assert_eq!(table.len(), 4);
+        let whole = canonical(&vec![pair("b")]);
+        for (from, to) in [
+            ("\"partial\"", "\"partly\""),
+            ("\"createdSeq\":1", "\"createdSeq\":01"),
+            ("\"owner\"", "\"own\""),
+            ("]]", "]"),
+        ] {
+            assert!(whole.contains(from), "{from} in {whole}");
+            assert!(
+                parse::<Incoming>(&whole.replace(from, to)).is_err(),
+                "{from}"
+            );
+        }
     }
 
     #[test]

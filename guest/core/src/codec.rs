@@ -467,7 +467,7 @@ impl<T> Absent for Vec<T> {
 }
 
 /// Gives a struct its canonical form: its members in order, each `req`uired, `opt`ional (an `Option`, left out if none),
-/// `set` (left out while it has its default) or `skip` (never written). With `write` before the name it can only be written.
+/// `set` (left out while it has its default) or `skip` (never written). With `write` before the name it can only be written, with `read` only be read.
 /// With `taken` it can be taken from outside JSON as well, where a `set` member may be left out, and a `def` one, which the
 /// canonical form always has.
 macro_rules! object {
@@ -488,8 +488,11 @@ macro_rules! object {
         crate::codec::object!($type { $($members)* });
         crate::take::take!($type { $($members)* });
     };
-    ($type:ident { $($name:literal: $mode:ident $field:ident,)* }) => {
-        crate::codec::object!(write $type { $($name: $mode $field,)* });
+    ($type:ident { $($members:tt)* }) => {
+        crate::codec::object!(write $type { $($members)* });
+        crate::codec::object!(read $type { $($members)* });
+    };
+    (read $type:ident { $($name:literal: $mode:ident $field:ident,)* }) => {
         impl $crate::codec::Read for $type {
             fn read(input: &mut $crate::codec::Input<'_>) -> Self {
                 input.open();

@@ -49,16 +49,21 @@ const LOWER: u64 = EACH * 15;
 const LOW_HALVES: u64 = 0x000f_000f_000f_000f;
 
 /// The digits of four bytes, all at once: in the lanes of a word first the halves of the bytes, and then what they are written as.
+#[inline(always)]
 fn digits_of(bytes: [u8; 4]) -> [u8; 8] {
     let mut lanes = u64::from(u32::from_le_bytes(bytes));
     lanes = (lanes | lanes << 16) & 0x0000_ffff_0000_ffff;
     lanes = (lanes | lanes << 8) & 0x00ff_00ff_00ff_00ff;
     let halves = lanes >> 4 & LOW_HALVES | (lanes & LOW_HALVES) << 8;
-    let letters = (halves + EACH * 6) >> 4 & EACH;
-    (halves + EACH * u64::from(b'0') + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
+    // No lane overflows; to test that would be a call of 128-bit arithmetic in the component.
+    let letters = halves.wrapping_add(EACH * 6) >> 4 & EACH;
+    let digits = halves.wrapping_add(EACH * b'0' as u64);
+    let to_letters = letters.wrapping_mul((b'a' - b'9' - 1) as u64);
+    digits.wrapping_add(to_letters).to_le_bytes()
 }
 
 /// The four bytes that have these digits. Anything else makes bytes that have other ones.
+#[inline(always)]
 fn bytes_of(digits: [u8; 8]) -> [u8; 4] {
     let word = u64::from_le_bytes(digits);
     let letters = word >> 6 & EACH;

@@ -3,7 +3,7 @@
 //! A piece is canonical JSON with a version. Pieces follow each other: the domain, the live coordinations in the order of
 //! their ids, then the closed ones. Does not verify the ledger that the state came from.
 
-use crate::closed::Closed;
+use crate::closed::{Closed, Incoming};
 use crate::codec::{canonical, object, parse};
 use crate::event::Name;
 use crate::receipt::{CallError, Head, SnapshotChunk};
@@ -16,10 +16,10 @@ struct Piece {
     v: u32,
     domain: Option<Domain>,
     live: Vec<Coordination>,
-    closed: Vec<(Name, Closed)>,
+    closed: Incoming,
 }
 
-object!(Piece {
+object!(read Piece {
     "v": req v,
     "domain": opt domain,
     "live": set live,
@@ -133,13 +133,17 @@ fn wrong(says: impl Into<String>) -> CallError {
     CallError::bound("chunk", says)
 }
 
+fn misplaced() -> CallError {
+    wrong("a coordination is not in its place")
+}
+
 /// A snapshot that is being taken in.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Restore {
     state: State,
     begun: bool,
-    /// Whether the last entry was a closed coordination, and its id.
-    last: Option<(bool, Name)>,
+    /// Id of the last live coordination.
+    last: Option<Name>,
 }
 
 impl Restore {
@@ -171,39 +175,39 @@ impl Restore {
         for mut live in piece.live {
             live.check_indexes().map_err(wrong)?;
             live.compact();
-            self.follow(false, &live.id)?;
+            self.follow(&live.id)?;
             self.state.insert(live);
         }
-        for (id, closed) in piece.closed {
-            self.follow(true, &id)?;
-            for (seq, _) in &closed.undelivered {
-                self.state.index.reports.insert(*seq, id.clone());
-            }
-            self.state.closed.insert(id, closed);
+        for (seq, id) in piece.closed.reports() {
+            self.state.index.reports.insert(seq, id.clone());
         }
-        Ok(())
+        match self.state.closed.append(piece.closed) {
+            true => Ok(()),
+            false => Err(misplaced()),
+        }
     }
 
-    /// Entries come in the order in which a snapshot has them, each once; an empty id is none, and a cursor could not name it.
-    fn follow(&mut self, closed: bool, id: &Name) -> Result<(), CallError> {
-        let after = match &self.last {
-            Some((last_closed, last)) if *last_closed == closed => last < id,
-            Some((last_closed, _)) => closed && !last_closed,
-            None => true,
-        };
-        if !after || id.is_empty() || self.state.live.contains(id) {
-            return Err(wrong("a coordination is not in its place"));
+    /// Live ones come in the order in which a snapshot has them, each once, and before the closed ones; an empty id is none,
+    /// and a cursor could not name it.
+    fn follow(&mut self, id: &Name) -> Result<(), CallError> {
+        let before = self.last.as_deref().unwrap_or_default();
+        if before >= &**id || self.state.closed.len() > 0 {
+            return Err(misplaced());
         }
-        self.last = Some((closed, id.clone()));
+        self.last = Some(id.clone());
         Ok(())
     }
 
     /// The state, once the last piece is in.
     pub(crate) fn finish(self) -> Result<State, CallError> {
-        if self.begun {
-            Ok(self.state)
-        } else {
-            Err(wrong("no chunk held the domain"))
+        if !self.begun {
+            return Err(wrong("no chunk held the domain"));
         }
+        // Asked of the live ones, which are few beside the closed ones.
+        let State { live, closed, .. } = &self.state;
+        if live.iter().any(|(id, _)| closed.contains(id)) {
+            return Err(misplaced());
+        }
+        Ok(self.state)
     }
 }

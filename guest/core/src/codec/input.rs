@@ -158,7 +158,7 @@ impl<'a> Input<'a> {
     }
 
     /// Takes a list, entry by entry.
-    pub(super) fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
+    pub(crate) fn list(&mut self, entry: &mut dyn FnMut(&mut Self)) {
         self.byte(b'[', "a list");
         self.until(b']', entry);
     }
@@ -266,7 +266,8 @@ impl<'a> Input<'a> {
         let (mut value, mut digits) = (0_u64, 0);
         // No bound has more digits than the largest integer of the contract.
         while let Some(digit @ b'0'..=b'9') = rest.get(digits).filter(|_| digits <= 16) {
-            value = value * 10 + u64::from(digit - b'0');
+            // Cannot overflow with so few digits; the test for it would be a call of 128-bit arithmetic in the component.
+            value = value.wrapping_mul(10).wrapping_add((digit - b'0').into());
             digits += 1;
         }
         let zero_led = digits > 1 && rest[0] == b'0';
