@@ -1,13 +1,16 @@
 //! Snapshots: what is opened from one is what a full replay gives, and one that is not sound changes nothing.
 
+use crate::program::Directory;
 use crate::support::{Change as _, Json, OWNER, ack, caller, done, engine, plan, step};
 use qm2_core::config::Config;
 use qm2_host::agent::{Report, Task};
 use qm2_host::engine::{Answer, Call, Engine, Instance};
+use qm2_host::reading;
 use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::{Snapshot, Store, Transaction};
 use qm2_host::{Domain, DomainBuilder, HostError};
 use rusqlite::Connection;
+use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -383,5 +386,52 @@ fn fill(directory: &Path, records: u64) {
         if lines >= records {
             return;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_of_one_says_from_a_snapshot_what_it_says_from_the_whole_ledger() {
+    let directory = Directory::new();
+    made(&directory.data()).await;
+    let all = directory.run(&["--json", "status"]).json();
+    let all = all["coordinations"].as_array().expect("a list");
+    assert!(all.len() > 2);
+    // Closed before the snapshot, closed after it, and live.
+    for one in [&all[1], all.last().expect("the last"), &all[0]] {
+        let id = one["coordinationId"].as_str().expect("an id");
+        let said = directory.run(&["--json", "status", id]).json();
+        assert_eq!(said["coordinations"], json!([one]), "{id}");
+    }
+    assert_eq!(all[0]["state"], "open");
+    let nobody = directory.run(&["--json", "status", "nobody"]);
+    assert_eq!(
+        (nobody.code, &*nobody.error_code()),
+        (2, "unknown-coordination")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_one_are_tested_each_by_itself_and_end_where_they_are_wanted_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    made(folder.path()).await;
+    let store = SqliteStore::open_read_only(folder.path()).expect("a store");
+    let records = |until| reading::records(&store, "c0", until);
+    let all = records(u64::MAX).expect("they hold");
+    let seqs: Vec<u64> = all.iter().map(|record| record.seq).collect();
+    assert!(seqs.len() > 6 && seqs.is_sorted());
+    let until = records(seqs[4]).expect("they hold");
+    assert_eq!(until, all[..5]);
+    assert_eq!(records(seqs[0] - 1).expect("there are none"), []);
+    let damage = "UPDATE ledger SET line = replace(line, '\"atMs\":', '\"atMs\":1') WHERE seq = ?1";
+    let sql = Connection::open(folder.path().join("ledger.db")).expect("the store is there");
+    assert_eq!(
+        sql.execute(damage, [seqs[4].cast_signed()])
+            .expect("it is changed"),
+        1
+    );
+    assert_eq!(records(seqs[3]).expect("those hold"), all[..4]);
+    match records(u64::MAX) {
+        Err(HostError::LedgerBroken { seq, .. }) => assert_eq!(seq, seqs[4]),
+        other => panic!("it is not what was hashed: {other:?}"),
     }
 }

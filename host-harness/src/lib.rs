@@ -23,7 +23,7 @@
 //! | [`socket`] | reaching the process that owns a data directory |
 //! | [`history`] | a coordination as its records tell it |
 //! | [`schema`] | the form of plans and agents files, for editors |
-//! | [`verify`], [`outgoing`] | whether a stored ledger holds, and what is out as it says |
+//! | [`verify`], [`reading`], [`outgoing`] | whether a stored ledger holds, what is in it, and what is out as it says |
 //! | [`clock`], [`error`] | time, and what can go wrong |
 
 pub mod agent;
@@ -59,6 +59,7 @@ mod payload;
 pub mod people;
 mod process;
 pub mod queue;
+pub mod reading;
 mod repeatable;
 mod replay;
 mod report;

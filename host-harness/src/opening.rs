@@ -45,7 +45,7 @@ use tokio::sync::oneshot;
 /// Records between two snapshots, unless the builder says otherwise: replay of fewer takes a second or two.
 const SNAPSHOT_EVERY: u64 = 50_000;
 /// Records before a snapshot that are verified before a domain is open, unless the builder says otherwise: about a second.
-const VERIFY_AT_ONCE: u64 = 250_000;
+pub(crate) const VERIFY_AT_ONCE: u64 = 250_000;
 
 /// What a domain is opened with.
 #[must_use]

@@ -1,11 +1,9 @@
 //! What is out: the messages that a domain would hand out if it opened now, as its ledger says.
 //!
-//! For those who look at a data directory, also while its domain runs. Hands nothing out and keeps nothing; of lines that a
-//! snapshot covers the chain is not verified, as opening the domain does.
+//! For those who look at a data directory, also while its domain runs. Hands nothing out and keeps nothing.
 
-use crate::engine::Engine;
 use crate::error::{HostError, Result};
-use crate::replay;
+use crate::reading;
 use crate::store::Store;
 use qm2_core::call::Call;
 use qm2_core::message::Message;
@@ -15,8 +13,8 @@ use qm2_core::receipt::CallError;
 ///
 /// # Errors
 /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
-pub fn messages(store: &mut dyn Store) -> Result<Vec<Message>> {
-    let mut instance = replay::from_store(&Engine::new()?, store, 0)?.instance;
+pub fn messages(store: &dyn Store) -> Result<Vec<Message>> {
+    let mut instance = reading::instance(store)?;
     let call = Call::Reconcile;
     match instance.call(&call) {
         Ok(Ok(_) | Err(CallError::Disabled)) => {}

@@ -48,7 +48,8 @@ struct Tie {
     prev: String,
 }
 
-/// A new instance with everything that is stored. Lines that a snapshot covers are verified if there are at most so many.
+/// A new instance with everything that is stored. Lines that a snapshot covers are verified if there are at most so many. A
+/// snapshot that does not fit is dropped.
 ///
 /// # Errors
 /// [`HostError::LedgerBroken`] with the first bad record; others of the store and the component.
@@ -57,21 +58,36 @@ pub(crate) fn from_store(
     store: &mut dyn Store,
     verified_at_once: u64,
 ) -> Result<Replayed> {
+    let (replayed, refused) = from_stored(engine, store, verified_at_once)?;
+    if let Some(refused) = refused {
+        tracing::warn!("the snapshot is dropped, and the whole ledger was replayed: {refused}");
+        if let Err(e) = store.set_snapshot(None) {
+            tracing::warn!("the snapshot could not be dropped: {e}");
+        }
+    }
+    Ok(replayed)
+}
+
+/// As [`from_store`], but a snapshot that does not fit stays, and it is said why it does not.
+///
+/// # Errors
+/// As there.
+pub(crate) fn from_stored(
+    engine: &Engine,
+    store: &dyn Store,
+    verified_at_once: u64,
+) -> Result<(Replayed, Option<HostError>)> {
+    let whole = || from_lines(engine, store, None, verified_at_once);
     let refused = match store.snapshot() {
-        Ok(None) => return from_lines(engine, store, None, verified_at_once),
+        Ok(None) => return Ok((whole()?, None)),
         Ok(Some(snapshot)) => match from_lines(engine, store, Some(snapshot), verified_at_once) {
-            Ok(replayed) => return Ok(replayed),
+            Ok(replayed) => return Ok((replayed, None)),
             Err(e) => e,
         },
         Err(e) => e,
     };
     // Whatever is wrong: the ledger alone decides.
-    let replayed = from_lines(engine, store, None, verified_at_once)?;
-    tracing::warn!("the snapshot is dropped, and the whole ledger was replayed: {refused}");
-    if let Err(e) = store.set_snapshot(None) {
-        tracing::warn!("the snapshot could not be dropped: {e}");
-    }
-    Ok(replayed)
+    Ok((whole()?, Some(refused)))
 }
 
 fn from_lines(

@@ -10,6 +10,7 @@ use qm2_core::receipt::{CallError, LedgerFault, LedgerFaultKind};
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::engine::{Answer, Call, Engine, Instance};
 use qm2_host::history::History;
+use qm2_host::reading;
 use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::Store;
 use qm2_host::{Domain, HostError};
@@ -130,6 +131,33 @@ pub fn replay(store: &dyn Store) -> Result<Replayed, Failure> {
             },
         )?;
     }
+}
+
+/// As [`replay`], with the history of one coordination. What a snapshot covers is not replayed.
+pub fn replay_one(store: &dyn Store, id: &str) -> Result<Replayed, Failure> {
+    let mut instance = reading::instance(store)?;
+    let Answer::Head(head) = call(&mut instance, &Call::Head)? else {
+        return Err(wrong_answer("head"));
+    };
+    // The domain may have written more since.
+    let records = reading::records(store, id, head.seq)?;
+    let mut histories = BTreeMap::new();
+    if let Some(mut history) = records.first().and_then(History::begin) {
+        records[1..].iter().for_each(|record| history.apply(record));
+        histories.insert(id.to_owned(), history);
+    }
+    Ok(Replayed {
+        instance,
+        histories,
+    })
+}
+
+/// A component that does not answer what it was asked.
+pub fn wrong_answer(question: &str) -> Failure {
+    Failure::host(
+        "component-fault",
+        format!("the component answered another question than {question}"),
+    )
 }
 
 /// A reading call to a scratch instance.

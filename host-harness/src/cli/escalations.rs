@@ -4,7 +4,7 @@
 //! instance of its own where there is none. Answers go the same way. Roles come from the agents file; whether an answer
 //! counts is decided in the component.
 
-use super::data::{self, Replayed};
+use super::data;
 use super::failure::Failure;
 use super::output::Output;
 use super::question::View;
@@ -16,6 +16,7 @@ use qm2_core::receipt::{Receipt, ReceiptStatus, Rejection, RejectionCode};
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::engine::{Answer, Call};
 use qm2_host::escalation::{Escalation, Escalations, QuestionState};
+use qm2_host::reading;
 use qm2_host::store::Store;
 use qm2_host::{Domain, HostError, socket};
 use serde::Serialize;
@@ -215,7 +216,7 @@ fn views(
     let texts = match asked {
         Some(texts) => texts,
         None => {
-            let Replayed { mut instance, .. } = data::replay(store)?;
+            let mut instance = reading::instance(store)?;
             let describe = |id: &String| match data::call(
                 &mut instance,
                 &Call::Describe { id: id.clone() },

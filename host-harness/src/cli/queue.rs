@@ -125,8 +125,8 @@ fn read(directory: &Path) -> Result<Listed, Failure> {
         ..Listed::default()
     };
     if directory.join(LEDGER).exists() {
-        let mut store = data::open(directory)?;
-        listed.messages = outgoing::messages(&mut store)?;
+        let store = data::open(directory)?;
+        listed.messages = outgoing::messages(&store)?;
         let letters = store.dead_letters()?.into_iter();
         let late = letters.map(|letter| LateReport {
             key: letter.id(),

@@ -97,9 +97,12 @@ fn read(directory: &Path, store: &dyn Store, id: Option<&str>) -> Result<Status,
     let Replayed {
         mut instance,
         histories,
-    } = data::replay(store)?;
+    } = match id {
+        Some(id) => data::replay_one(store, id)?,
+        None => data::replay(store)?,
+    };
     let Answer::Head(head) = data::call(&mut instance, &Call::Head)? else {
-        return Err(wrong_answer("head"));
+        return Err(data::wrong_answer("head"));
     };
     let wanted: Vec<&History> = match id {
         Some(id) => vec![
@@ -128,7 +131,7 @@ fn read(directory: &Path, store: &dyn Store, id: Option<&str>) -> Result<Status,
 fn coordination(instance: &mut Instance, history: &History) -> Result<Coordination, Failure> {
     let id = &history.coordination_id;
     let Answer::Describe(text) = data::call(instance, &Call::Describe { id: id.clone() })? else {
-        return Err(wrong_answer("describe"));
+        return Err(data::wrong_answer("describe"));
     };
     let description: Value = serde_json::from_str(&text).unwrap_or_default();
     let live = description["steps"]
@@ -183,7 +186,7 @@ fn live_step(
         let (id, step_id) = (id.to_owned(), told.step_id.clone());
         let answer = data::call(instance, &Call::ExplainWait { id, step_id })?;
         let Answer::ExplainWait(text) = answer else {
-            return Err(wrong_answer("explain-wait"));
+            return Err(data::wrong_answer("explain-wait"));
         };
         let explained: Value = serde_json::from_str(&text).unwrap_or_default();
         step.waits_for = explained
@@ -267,13 +270,6 @@ fn holders(step: &Step) -> String {
         }
     }
     text
-}
-
-fn wrong_answer(question: &str) -> Failure {
-    Failure::host(
-        "component-fault",
-        format!("the component answered another question than {question}"),
-    )
 }
 
 fn text_of(status: &Status, with_steps: bool, command: &str) -> String {
