@@ -174,7 +174,7 @@ async fn alone(
             ));
             None
         });
-    let builder = builder(directory, id, file.as_ref().zip(path.as_deref()))?;
+    let (builder, _) = builder(directory, id, file.as_ref().zip(path.as_deref()))?;
     let domain = match builder.open().await {
         Ok(domain) => domain,
         Err(HostError::Locked { .. }) => return Ok(false),

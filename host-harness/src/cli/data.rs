@@ -1,12 +1,12 @@
 //! Reading a data directory without owning it: what every reading command needs, also while another process runs it.
 //!
-//! Writes nothing but the one note that a run leaves about its agents file.
+//! Writes nothing but what a run leaves for the next: a note about its agents file, and where it stopped looking.
 
 use super::failure::Failure;
 use qm2_core::config::Config;
 use qm2_core::event::{Event, Record};
 use qm2_core::ledger::Chain;
-use qm2_core::receipt::{CallError, LedgerFault, LedgerFaultKind};
+use qm2_core::receipt::{CallError, Head, LedgerFault, LedgerFaultKind};
 use qm2_host::agents_file::AgentsFile;
 use qm2_host::engine::{Answer, Call, Engine, Instance};
 use qm2_host::history::History;
@@ -14,6 +14,7 @@ use qm2_host::reading;
 use qm2_host::sqlite::SqliteStore;
 use qm2_host::store::Store;
 use qm2_host::{Domain, HostError};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,10 @@ pub const CHUNK: usize = 512;
 
 /// Before the id of a coordination: the agents file that it was last run with.
 const AGENTS: &str = "agents:";
+/// Where an [`Overview`] is remembered.
+const OVERVIEW: &str = "overview";
+/// Fewer lines are sooner looked through again than an overview of them is kept.
+const LOOKED_THROUGH_MIN: usize = 1_000;
 
 /// The store, for reading.
 pub fn open(directory: &Path) -> Result<SqliteStore, Failure> {
@@ -47,9 +52,16 @@ pub fn exists(directory: &Path) -> bool {
 /// there.
 pub fn each_chunk(
     store: &dyn Store,
+    take: impl FnMut(&[String]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    each_chunk_after(store, 0, take)
+}
+
+fn each_chunk_after(
+    store: &dyn Store,
+    mut after: u64,
     mut take: impl FnMut(&[String]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut after = 0;
     let mut before = Vec::new();
     loop {
         let lines = store.lines(after, CHUNK)?;
@@ -192,18 +204,32 @@ pub fn unknown(directory: &Path, id: &str) -> Failure {
 }
 
 /// What a run must know of a data directory before it opens it.
-#[derive(Default)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Overview {
+    /// The record up to which the ledger was looked through.
+    head: Head,
     /// The configuration in force.
     pub config: Option<Config>,
     /// Ids of coordinations that have not ended.
     pub unfinished: BTreeSet<String>,
+    /// How many lines that took.
+    #[serde(skip)]
+    looked_through: usize,
 }
 
-/// Looks the ledger through without replaying it: the record types that matter are told by the first members of a line.
+/// Looks the ledger through without replaying it, from where that was done last: the record types that matter are told by the
+/// first members of a line.
 pub fn overview(store: &dyn Store) -> Result<Overview, Failure> {
-    let mut overview = Overview::default();
-    each_chunk(store, |lines| {
+    // What comes meanwhile is looked through again the next time, to the same end.
+    let head = store.head()?;
+    let mut overview = remembered_overview(store)?.unwrap_or_else(|| Overview {
+        head: Head::default(),
+        config: None,
+        unfinished: BTreeSet::new(),
+        looked_through: 0,
+    });
+    each_chunk_after(store, overview.head.seq, |lines| {
+        overview.looked_through += lines.len();
         for line in lines {
             match (member(line, "type"), member(line, "coordinationId")) {
                 (Some("coordination.created"), Some(id)) => {
@@ -227,7 +253,29 @@ pub fn overview(store: &dyn Store) -> Result<Overview, Failure> {
         }
         Ok(())
     })?;
+    overview.head = head;
     Ok(overview)
+}
+
+/// The overview that was remembered last, if the record up to which it goes is in this ledger.
+fn remembered_overview(store: &dyn Store) -> Result<Option<Overview>, Failure> {
+    let text = store.meta(OVERVIEW)?.unwrap_or_default();
+    let Ok(overview) = serde_json::from_str::<Overview>(&text) else {
+        return Ok(None);
+    };
+    let line = store.line(overview.head.seq)?.unwrap_or_default();
+    let end = format!("\"hash\":\"{}\"}}", overview.head.hash);
+    Ok(line.ends_with(&end).then_some(overview))
+}
+
+/// Remembers an overview for which many lines were looked through, once the domain has opened: the ledger holds.
+pub async fn remember_overview(domain: &Domain, overview: &Overview) -> Result<(), Failure> {
+    if overview.looked_through < LOOKED_THROUGH_MIN {
+        return Ok(());
+    }
+    let text = serde_json::to_string(overview).unwrap_or_default();
+    let remember = move |store: &mut dyn Store| store.set_meta(OVERVIEW, &text);
+    Ok(domain.with_store(remember).await?)
 }
 
 /// A text without escapes at the beginning of a line, which is where the members that every record has stand.
@@ -281,4 +329,63 @@ pub fn other_agents(
         files.push((other.clone(), file, path));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qm2_host::store::Transaction;
+
+    fn line(seq: u64, kind: &str, id: &str) -> String {
+        format!(
+            r#"{{"v":1,"seq":{seq},"atMs":0,"type":"{kind}","coordinationId":"{id}","prev":"","hash":"h{seq}"}}"#
+        )
+    }
+
+    #[test]
+    fn overview_goes_on_from_where_one_of_this_ledger_was_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path()).unwrap();
+        let mut seq = 0;
+        let mut write = |store: &mut SqliteStore, kinds: &[(&str, &str)]| {
+            let lines = kinds.iter().map(|(kind, id)| {
+                seq += 1;
+                line(seq, kind, id)
+            });
+            let lines = lines.collect();
+            store
+                .commit(&Transaction {
+                    lines,
+                    ..Transaction::default()
+                })
+                .unwrap();
+        };
+        let look = |store: &SqliteStore| {
+            let overview = overview(store).map_err(|e| e.message).unwrap();
+            let unfinished: Vec<String> = overview.unfinished.iter().cloned().collect();
+            (overview, unfinished)
+        };
+        let (created, ended) = ("coordination.created", "coordination.terminal");
+        write(
+            &mut store,
+            &[(created, "a"), (created, "b"), (ended, "a"), (created, "c")],
+        );
+        let (first, unfinished) = look(&store);
+        assert_eq!(unfinished, ["b", "c"]);
+        assert_eq!((first.head.seq, first.looked_through), (4, 4));
+        let text = serde_json::to_string(&first).unwrap();
+        store.set_meta(OVERVIEW, &text).unwrap();
+        write(&mut store, &[(ended, "b"), (created, "d")]);
+        let (second, unfinished) = look(&store);
+        assert_eq!(unfinished, ["c", "d"]);
+        assert_eq!((second.head.seq, second.looked_through), (6, 2));
+        // Of another ledger, of a record that is not there, and none at all.
+        for (from, to) in [("h4", "h9"), ("\"seq\":4", "\"seq\":9"), ("{", "[")] {
+            store
+                .set_meta(OVERVIEW, &text.replacen(from, to, 1))
+                .unwrap();
+            let (whole, unfinished) = look(&store);
+            assert_eq!((whole.looked_through, unfinished.len()), (6, 2), "{to}");
+        }
+    }
 }

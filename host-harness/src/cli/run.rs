@@ -2,6 +2,7 @@
 //!
 //! Opens the domain, waits, and closes it; what runs when is decided in the component.
 
+use super::data::Overview;
 use super::failure::Failure;
 use super::output::Output;
 use super::progress::Progress;
@@ -104,20 +105,25 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
         let mut interrupts = interrupts()?;
         let open = || {
             let agents = Some((&agents, &*agents_path));
-            builder(directory, &plan.coordination_id, agents).map(DomainBuilder::open)
+            builder(directory, &plan.coordination_id, agents)
         };
         let until = Instant::now() + LOCKED_FOR;
-        let domain = loop {
-            match open()?.await {
+        let (domain, overview) = loop {
+            let (builder, overview) = open()?;
+            match builder.open().await {
                 Err(HostError::Locked { .. }) if Instant::now() < until => {
                     tokio::time::sleep(FRAME).await;
                 }
-                opened => break opened?,
+                opened => break (opened?, overview),
             }
         };
-        if let Err(failure) =
+        let remember = async {
+            if let Some(overview) = &overview {
+                data::remember_overview(&domain, overview).await?;
+            }
             data::remember_agents(&domain, &plan.coordination_id, &agents_path).await
-        {
+        };
+        if let Err(failure) = remember.await {
             close(&domain, &mut interrupts, output).await;
             return Err(failure);
         }
@@ -211,27 +217,27 @@ fn config() -> Config {
 }
 
 /// A domain with these agents for one coordination, and for every other that has not ended those that it was last run
-/// with. Without agents, what the coordination asks for rests, and the recorded configuration stays.
+/// with; and what was looked through for that. Without agents, what the coordination asks for rests, and the recorded configuration stays.
 pub fn builder(
     directory: &Path,
     id: &str,
     agents: Option<(&AgentsFile, &Path)>,
-) -> Result<DomainBuilder, Failure> {
+) -> Result<(DomainBuilder, Option<Overview>), Failure> {
     let mut builder = Domain::builder(directory);
     // Agents call `qm2 claim` and `qm2 guard`, and not everybody has the program in a folder of the search path.
     if let Ok(program) = std::env::current_exe() {
         builder = builder.agent_variable("QM2_BIN", program);
     }
-    let (mut recorded, mut slowest) = (None, None);
+    let (mut overview, mut slowest) = (None, None);
     if data::exists(directory) {
         let store = data::open(directory)?;
-        let overview = data::overview(&store)?;
-        for (other, file, path) in data::other_agents(&store, &overview.unfinished, id)? {
+        let unfinished = &overview.insert(data::overview(&store)?).unfinished;
+        for (other, file, path) in data::other_agents(&store, unfinished, id)? {
             slowest = slowest.max(file.hook_timeout_ms());
             builder = serve(builder, &other, &file, &path)?;
         }
-        recorded = overview.config;
     }
+    let recorded = overview.as_ref().and_then(|all| all.config.clone());
     if let Some((file, path)) = agents {
         // Another host may have set the rest; only what this command needs is changed.
         let mut config = recorded.unwrap_or_else(config);
@@ -245,7 +251,7 @@ pub fn builder(
     } else if let Some(config) = recorded {
         builder = builder.config(config);
     }
-    Ok(builder)
+    Ok((builder, overview))
 }
 
 /// A domain that does no work, so that it can be left at any time: steps rest, but hooks are there, because one that
