@@ -60,7 +60,9 @@ struct Alone {
     plans: usize,
     #[serde(flatten)]
     spread: Spread,
+    /// On average, with those of the log being written into the database now and then.
     flushes_per_plan: Option<f64>,
+    flushes_p50: Option<u64>,
 }
 
 /// W1.
@@ -103,7 +105,7 @@ pub fn fanout(arguments: &FanoutArguments, output: &Output) -> Result<u8, Failur
     probed("fanout", &place.0, output, measure, |result| {
         format!(
             "at once        {} steps of {} plans in {} ms: {} steps/s, {} flushes\n\
-             alone          {}, {} flushes a plan\n\
+             alone          {}; {} flushes a plan at p50, {} on average\n\
              store          {} bytes a step",
             result.steps,
             result.plans,
@@ -111,6 +113,7 @@ pub fn fanout(arguments: &FanoutArguments, output: &Output) -> Result<u8, Failur
             result.steps_per_second,
             shown(result.flushes),
             result.alone.spread,
+            shown(result.alone.flushes_p50),
             result
                 .alone
                 .flushes_per_plan
@@ -125,20 +128,22 @@ async fn alone(
     arguments: &FanoutArguments,
     data: &Path,
 ) -> Result<Alone, Failure> {
-    let flushes = measure::flushes(data);
-    let mut took = Vec::new();
+    let (mut took, mut flushes) = (Vec::new(), Vec::new());
     for number in 0..arguments.alone {
         let plan = plans::fanout(&format!("alone-{number}"), arguments.width);
+        let before = measure::flushes(data);
         let started = Instant::now();
         domain.run(&plan).await?;
         took.push(started.elapsed());
+        flushes.extend(measure::flushes_since(data, before));
     }
-    let flushes = measure::flushes_since(data, flushes);
-    let per_plan = |count: u64| count as f64 / arguments.alone.max(1) as f64;
+    flushes.sort_unstable();
+    let per_plan = flushes.iter().sum::<u64>() as f64 / flushes.len().max(1) as f64;
     Ok(Alone {
         plans: arguments.alone,
         spread: Spread::of(&mut took),
-        flushes_per_plan: flushes.map(per_plan),
+        flushes_per_plan: (!flushes.is_empty()).then_some(per_plan),
+        flushes_p50: flushes.get(flushes.len() / 2).copied(),
     })
 }
 
