@@ -5,6 +5,7 @@
 
 use crate::support::{OWNER, caller, engine, plan, step};
 use qm2_core::config::Config;
+use qm2_core::plan::Plan;
 use qm2_core::receipt::{Head, RejectionCode};
 use qm2_host::agent::{AgentTable, Report, Task};
 use qm2_host::clock::ManualClock;
@@ -582,4 +583,48 @@ fn first_starts_at_once_share_a_cache_and_a_damaged_one_is_made_anew() {
         assert!(is_fine(start()).contains("is not used"), "it is said");
         assert_eq!(fs::read(file).expect("it is read"), whole, "and made anew");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plan_that_does_not_hold_is_refused_with_all_that_is_wrong_whoever_reads_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let domain = builder(folder.path()).open().await.expect("it opens");
+    let whole = wide("whole", 3);
+    // The last two are long: with room for what is allowed around a plan, and with more.
+    let blanks = " ".repeat(2 << 20);
+    let bad = [
+        whole.replace("step-00001", "step-00000"),
+        whole
+            .replace("step-00001", "not an id")
+            .replace("step-00002", "x y"),
+        whole.replace("ownerSession", "owner"),
+        whole.replace('{', "["),
+        format!("{}{blanks}", whole.replace("step-00001", "step-00000")),
+        format!("{whole}{}", blanks.repeat(20)),
+    ];
+    for plan in &bad {
+        let what = &plan[..plan.len().min(200)];
+        let due = Plan::parse(plan, &config()).expect_err(what);
+        let handed_in = domain.submit_plan(plan).await.map(|_| ());
+        let run = domain.run(plan).await.map(|_| ());
+        for said in [handed_in, run] {
+            match said {
+                Err(HostError::InvalidPlan(problems)) => assert_eq!(problems, due, "{what}"),
+                other => panic!("{other:?} of {what}"),
+            }
+        }
+    }
+    // The ledger has its first record, and nothing of these.
+    assert_eq!(lines(&domain).await.len(), 1);
+    // Those that are no worse for their length, or for a member that comes twice, are taken as what they are.
+    let twice = whole.replacen('{', "{\"coordinationId\":\"twice\",", 1);
+    for (plan, replayed) in [(format!("{whole}{blanks}"), false), (twice, true)] {
+        let receipt = domain.submit_plan(&plan).await.expect("it is heard");
+        let receipt = receipt.expect("it is taken");
+        assert_eq!(
+            (&*receipt.coordination_id, receipt.replayed),
+            ("whole", replayed)
+        );
+    }
+    domain.close().await;
 }

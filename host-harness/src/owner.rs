@@ -45,14 +45,25 @@ pub struct Counts {
     pub skipped: u64,
 }
 
+/// Longest text of a plan that goes to the component without being read here, in bytes.
+const HEADED_BYTES_MAX: usize = 1024 * 1024;
+
+/// What is read of a plan before the component reads it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Heading {
+    owner_session: String,
+    coordination_id: String,
+}
+
 impl Domain {
     /// Submits a plan as its owner. The same plan again answers its present state and starts nothing.
     ///
     /// # Errors
     /// [`HostError::InvalidPlan`] with all errors; those of [`Domain::call`].
     pub async fn submit_plan(&self, plan: &str) -> Result<Result<PlanReceipt, Rejection>> {
-        let owner = self.parse(plan)?.owner_session;
-        self.submit_parsed(&owner, plan).await
+        let Heading { owner_session, .. } = self.heading(plan)?;
+        self.submit_as(&owner_session, plan).await
     }
 
     /// Submits a plan if it is new, else takes it up where it was left, and waits for its end. Reads and acknowledges all
@@ -62,21 +73,20 @@ impl Domain {
     /// [`HostError::InvalidPlan`] with all errors, [`HostError::Rejected`] if the plan is refused, [`HostError::Closed`] if
     /// the domain is closed meanwhile: then the plan can be taken up again.
     pub async fn run(&self, plan: &str) -> Result<Ended> {
-        let Plan {
+        let Heading {
             owner_session: owner,
             coordination_id: id,
-            ..
-        } = self.parse(plan)?;
+        } = self.heading(plan)?;
         let (owner, id) = (&*owner, &*id);
         // Before the plan is submitted, so that no report is missed.
         let awaited = self.0.delivery.await_end(id);
         let mut reports = self.0.delivery.reports(owner, Some(id));
-        let receipt = self.submit_parsed(owner, plan).await??;
+        let receipt = self.submit_as(owner, plan).await??;
         let mut is_final = receipt.terminal.is_some();
         while !is_final {
             let Some(report) = reports.recv().await else {
                 // Closed, or read-only: the same plan again is told which.
-                self.submit_parsed(owner, plan).await??;
+                self.submit_as(owner, plan).await??;
                 return Err(HostError::Closed);
             };
             // The report without a step is that of the end; it is acknowledged with all others below.
@@ -193,15 +203,22 @@ impl Domain {
         })
     }
 
-    fn parse(&self, plan: &str) -> Result<Plan> {
-        Plan::parse(plan, self.config()).map_err(HostError::InvalidPlan)
+    /// Whose a plan is and what it is called. The rest is the component's to read; but what has no heading, or is so long that
+    /// it had better not get there in vain, is told here what is wrong with it.
+    fn heading(&self, plan: &str) -> Result<Heading> {
+        if plan.len() <= HEADED_BYTES_MAX
+            && let Ok(heading) = serde_json::from_str(plan)
+        {
+            return Ok(heading);
+        }
+        let plan = Plan::parse(plan, self.config()).map_err(HostError::InvalidPlan)?;
+        Ok(Heading {
+            owner_session: plan.owner_session,
+            coordination_id: plan.coordination_id,
+        })
     }
 
-    async fn submit_parsed(
-        &self,
-        owner: &str,
-        plan: &str,
-    ) -> Result<Result<PlanReceipt, Rejection>> {
+    async fn submit_as(&self, owner: &str, plan: &str) -> Result<Result<PlanReceipt, Rejection>> {
         let caller = Caller {
             session: owner.to_owned(),
             role: None,
@@ -215,6 +232,9 @@ impl Domain {
             })
             .await?
         {
+            Answer::SubmitPlan(Err(rejection)) if !rejection.problems.is_empty() => {
+                Err(HostError::InvalidPlan(rejection.problems))
+            }
             Answer::SubmitPlan(receipt) => Ok(receipt),
             _ => Err(unexpected()),
         }
