@@ -440,7 +440,11 @@ impl Delivery {
             return false;
         };
         attempt.stage = Stage::Started;
-        self.at_work.send_modify(|count| *count += 1);
+        // Whoever waits, waits for fewer.
+        self.at_work.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         true
     }
 
