@@ -7,7 +7,7 @@ use qm2_host::agent::{Report, Task};
 use qm2_host::engine::{Answer, Call, Engine, Instance};
 use qm2_host::reading;
 use qm2_host::sqlite::SqliteStore;
-use qm2_host::store::{Snapshot, Store, Transaction};
+use qm2_host::store::{PartKept, Snapshot, Store, Transaction};
 use qm2_host::{Domain, DomainBuilder, HostError};
 use rusqlite::Connection;
 use serde_json::json;
@@ -158,8 +158,24 @@ async fn domain_opened_from_a_snapshot_is_the_replayed_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshot_that_is_not_sound_is_dropped_and_everything_replayed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let whole = folder.path().join("whole");
-    made(&whole).await;
+    let made_there = folder.path().join("made");
+    made(&made_there).await;
+    let kept = snapshot(&made_there).expect("a snapshot");
+    let [at_once, by_parts] = ["at-once", "by-parts"].map(|name| {
+        let directory = folder.path().join(name);
+        copy(&made_there, &directory);
+        let mut store = SqliteStore::open(&directory).expect("a store");
+        store.set_snapshot(None).expect("it is dropped");
+        match name {
+            "at-once" => store.set_snapshot(Some(&kept)).expect("it is kept"),
+            _ => (0..=kept.chunks.len()).for_each(|part| {
+                let done = store.keep_snapshot_part(&kept, part).expect("it is kept");
+                assert_eq!(done == PartKept::Done, part == kept.chunks.len());
+            }),
+        }
+        assert_eq!(store.snapshot().expect("it is read").as_ref(), Some(&kept));
+        directory
+    });
     let changes = [
         // Still JSON, and still a state, but another one.
         "UPDATE snapshot SET chunk = replace(chunk, 'xxxxxxxx', 'xxxxxxxy')",
@@ -172,9 +188,9 @@ async fn snapshot_that_is_not_sound_is_dropped_and_everything_replayed() {
         "DELETE FROM snapshot WHERE part = 1",
         "DELETE FROM snapshot WHERE part = (SELECT max(part) FROM snapshot)",
     ];
-    for (at, change) in changes.iter().enumerate() {
-        let directory = folder.path().join(at.to_string());
-        copy(&whole, &directory);
+    for (at, change) in (0..).zip(changes.iter().flat_map(|change| [change; 2])) {
+        let directory = folder.path().join(format!("{at}"));
+        copy([&at_once, &by_parts][at % 2], &directory);
         let sql = Connection::open(directory.join("ledger.db")).expect("the store");
         let changed = sql.execute(change, []).expect(change);
         assert!(changed > 0, "{change}");
@@ -183,7 +199,7 @@ async fn snapshot_that_is_not_sound_is_dropped_and_everything_replayed() {
         assert_eq!(snapshot(&directory), None, "{change}");
     }
     let directory = folder.path().join("none");
-    copy(&whole, &directory);
+    copy(&at_once, &directory);
     let sql = Connection::open(directory.join("ledger.db")).expect("the store");
     sql.execute("DROP TABLE snapshot", []).expect("it goes");
     opens_as_replayed(&directory).await;

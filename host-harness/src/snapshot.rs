@@ -6,18 +6,21 @@
 use crate::engine::Engine;
 use crate::error::HostError;
 use crate::replay;
-use crate::store::Store;
+use crate::store::{PartKept, Snapshot, Store};
 use crate::submit::Input;
 use crate::transaction::Writer;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// Priority of the thread; the higher, the lower.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 
+/// Length of a snapshot up to which it is kept in one go.
+const SINGLE_BYTES: usize = 1024 * 1024;
 /// Length of a snapshot up to which it is made as often as was wished.
 const SHORT_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a longer one that cost about as much as replaying a record: making it, keeping it, and reading it for the next.
@@ -93,17 +96,46 @@ fn make(
     step_back();
     match replay::snapshot(engine, store, &|| alive.strong_count() > 0) {
         Ok(snapshot) => {
-            bytes.store(snapshot.bytes(), Ordering::Relaxed);
-            // Fails only when the domain is closed.
-            let _ = inputs.send(Input::Store(Box::new(move |store| {
-                match store.set_snapshot(Some(&snapshot)) {
-                    Ok(()) => tracing::debug!("a snapshot at record {}", snapshot.head.seq),
-                    Err(e) => tracing::warn!("a snapshot was not kept: {e}"),
-                }
-            })));
+            let last_bytes = bytes.swap(snapshot.bytes(), Ordering::Relaxed);
+            let is_short = last_bytes.max(snapshot.bytes()) <= SINGLE_BYTES;
+            keep(snapshot, is_short, inputs, alive);
         }
         Err(HostError::Closed) => {}
         Err(e) => tracing::warn!("no snapshot was made: {e}"),
+    }
+}
+
+/// Has the loop keep it: a short one at once, a longer one part by part, and between two of them the loop has as long for
+/// itself as the last one took.
+fn keep(snapshot: Snapshot, is_short: bool, inputs: &Sender<Input>, alive: &Weak<()>) {
+    let snapshot = Arc::new(snapshot);
+    for part in 0.. {
+        let (done, wait) = mpsc::channel();
+        let of = snapshot.clone();
+        let work = Box::new(move |store: &mut dyn Store| {
+            let begun = Instant::now();
+            let kept = match is_short {
+                true => store.set_snapshot(Some(&of)).map(|()| PartKept::Done),
+                false => store.keep_snapshot_part(&of, part),
+            };
+            let _ = done.send((kept, begun.elapsed()));
+        });
+        // Fails only when the domain is closed, as does the answer.
+        let Ok((kept, took)) = inputs
+            .send(Input::Store(work))
+            .map_err(|_| mpsc::RecvError)
+            .and_then(|()| wait.recv())
+        else {
+            return;
+        };
+        match kept {
+            Ok(PartKept::Done) => {
+                return tracing::debug!("a snapshot at record {}", snapshot.head.seq);
+            }
+            Ok(PartKept::Part) if alive.strong_count() == 0 => return,
+            Ok(PartKept::Part) => thread::sleep(took),
+            Err(e) => return tracing::warn!("a snapshot was not kept: {e}"),
+        }
     }
 }
 
@@ -118,7 +150,6 @@ pub(crate) fn step_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     #[test]
     fn a_long_snapshot_waits_for_as_many_records_as_it_costs() {

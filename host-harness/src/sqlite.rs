@@ -5,11 +5,12 @@
 
 pub(crate) mod file;
 mod log;
+mod parts;
 
 use crate::error::{HostError, Result};
 use crate::line_head::LineHead;
 use crate::paths;
-use crate::store::{DeadLetter, Note, Snapshot, Store, Transaction};
+use crate::store::{DeadLetter, Note, PartKept, Snapshot, Store, Transaction};
 use qm2_core::receipt::Head;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -253,31 +254,7 @@ impl Store for SqliteStore {
 
     fn snapshot(&self) -> Result<Option<Snapshot>> {
         let connection = self.connection("read the snapshot")?;
-        let read = || {
-            let sql = "SELECT seq, hash, digest, chunk FROM snapshot ORDER BY part";
-            let mut statement = connection.prepare(sql)?;
-            let mut rows = statement.query([])?;
-            let mut snapshot: Option<Snapshot> = None;
-            while let Some(row) = rows.next()? {
-                let chunk = text(row, 3)?;
-                match &mut snapshot {
-                    Some(snapshot) => snapshot.chunks.push(chunk),
-                    None => {
-                        let head = Head {
-                            seq: row.get::<_, i64>(0)?.unsigned_abs(),
-                            hash: text(row, 1)?,
-                        };
-                        snapshot = Some(Snapshot {
-                            head,
-                            chunks: vec![chunk],
-                            digest: text(row, 2)?,
-                        });
-                    }
-                }
-            }
-            Ok(snapshot)
-        };
-        read().map_err(self.failed("read the snapshot"))
+        parts::read(connection).map_err(self.failed("read the snapshot"))
     }
 
     fn set_snapshot(&mut self, snapshot: Option<&Snapshot>) -> Result<()> {
@@ -285,19 +262,19 @@ impl Store for SqliteStore {
         let Some(connection) = &mut self.connection else {
             return Err(away(&self.path, "keep a snapshot"));
         };
-        let sql = connection.transaction().map_err(&failed)?;
-        sql.execute("DELETE FROM snapshot", []).map_err(&failed)?;
-        if let Some(snapshot) = snapshot {
-            let (head, digest) = (&snapshot.head, &snapshot.digest);
-            for (part, chunk) in (1_i64..).zip(&snapshot.chunks) {
-                sql.prepare_cached("INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)")
-                    .and_then(|mut insert| {
-                        insert.execute(params![part, integer(head.seq), head.hash, digest, chunk])
-                    })
-                    .map_err(&failed)?;
-            }
-        }
-        sql.commit().map_err(&failed)
+        parts::write_all(connection, snapshot).map_err(&failed)
+    }
+
+    fn keep_snapshot_part(&mut self, snapshot: &Snapshot, part: usize) -> Result<PartKept> {
+        let failed = self.failed("keep a snapshot");
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.path, "keep a snapshot"));
+        };
+        let kept = parts::write(connection, snapshot, part).map_err(&failed)?;
+        kept.ok_or_else(|| HostError::Store {
+            doing: "keep a snapshot",
+            message: "its first parts were dropped meanwhile".into(),
+        })
     }
 }
 

@@ -77,6 +77,15 @@ pub struct Snapshot {
     pub digest: String,
 }
 
+/// What [`Store::keep_snapshot_part`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKept {
+    /// A part of it; there is more to do.
+    Part,
+    /// All of it.
+    Done,
+}
+
 impl Snapshot {
     pub(crate) fn new(component_digest: &str, head: Head, chunks: Vec<String>) -> Self {
         let digest = Self::digest(component_digest, &head, &chunks);
@@ -191,5 +200,16 @@ pub trait Store: Send {
     /// The store failed.
     fn set_snapshot(&mut self, _snapshot: Option<&Snapshot>) -> Result<()> {
         Ok(())
+    }
+
+    /// Keeps a snapshot as [`Store::set_snapshot`] does, but part by part, so that commits come in between: one of a large
+    /// domain takes seconds. Called with 0, 1, 2 and so on, until it answers that nothing is left to do. Until it is whole, the one
+    /// before is the one that is kept.
+    ///
+    /// # Errors
+    /// The store failed, or the parts before are gone.
+    fn keep_snapshot_part(&mut self, snapshot: &Snapshot, _part: usize) -> Result<PartKept> {
+        self.set_snapshot(Some(snapshot))?;
+        Ok(PartKept::Done)
     }
 }
