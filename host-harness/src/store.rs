@@ -203,7 +203,7 @@ pub trait Store: Send {
     }
 
     /// Keeps a snapshot as [`Store::set_snapshot`] does, but part by part, so that commits come in between: one of a large
-    /// domain takes seconds. Called with 0, 1, 2 and so on, until it answers that nothing is left to do. Until it is whole, the one
+    /// domain takes a while. Called with 0, 1, 2 and so on, until it answers that nothing is left to do. Until it is whole, the one
     /// before is the one that is kept.
     ///
     /// # Errors

@@ -285,6 +285,7 @@ impl Absent for Incoming {
 }
 
 impl Read for Incoming {
+    /// Member by member as [`Closed`] is written.
     fn read(input: &mut Input<'_>) -> Self {
         let mut incoming = Self::default();
         let (mut rest, mut last) = (Vec::with_capacity(GROWTH_BYTES), 0);

@@ -268,14 +268,18 @@ fn remembered_overview(store: &dyn Store) -> Result<Option<Overview>, Failure> {
     Ok(line.ends_with(&end).then_some(overview))
 }
 
-/// Remembers an overview for which many lines were looked through, once the domain has opened: the ledger holds.
-pub async fn remember_overview(domain: &Domain, overview: &Overview) -> Result<(), Failure> {
+/// Remembers an overview for which many lines were looked through, once the domain has opened: the ledger holds. Where it
+/// cannot be kept, as on a full disk, the next run looks through them again.
+pub async fn remember_overview(domain: &Domain, overview: &Overview) {
     if overview.looked_through < LOOKED_THROUGH_MIN {
-        return Ok(());
+        return;
     }
+    // Holds no map with keys that are not text, so this cannot fail.
     let text = serde_json::to_string(overview).unwrap_or_default();
     let remember = move |store: &mut dyn Store| store.set_meta(OVERVIEW, &text);
-    Ok(domain.with_store(remember).await?)
+    if let Err(e) = domain.with_store(remember).await {
+        tracing::debug!("an overview was not kept: {e}");
+    }
 }
 
 /// A text without escapes at the beginning of a line, which is where the members that every record has stand.

@@ -119,7 +119,7 @@ pub fn run(directory: &Path, arguments: &Arguments, output: &Output) -> Result<u
         };
         let remember = async {
             if let Some(overview) = &overview {
-                data::remember_overview(&domain, overview).await?;
+                data::remember_overview(&domain, overview).await;
             }
             data::remember_agents(&domain, &plan.coordination_id, &agents_path).await
         };
